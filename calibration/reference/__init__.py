@@ -1,0 +1,1 @@
+"""The embedded reference workload: its tasks and how its models were trained."""
