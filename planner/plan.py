@@ -3,7 +3,13 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from planner.models.artifact import Frozen, Provenance, SourceName, StrategyName, load_frozen
+from planner.models.artifact import (
+    Frozen,
+    Provenance,
+    SourceName,
+    StrategyName,
+    load_frozen,
+)
 from planner.models.files import write_atomic
 
 
@@ -26,7 +32,8 @@ class Option(Frozen):
 
     def __str__(self) -> str:
         n = "" if self.strategy == "single" else f" n={self.n}"
-        return f"{self.model} {self.strategy}{n} max_tokens={self.max_tokens} T={self.temperature:g}"
+        settings = f"max_tokens={self.max_tokens} T={self.temperature:g}"
+        return f"{self.model} {self.strategy}{n} {settings}"
 
 
 class Forecast(Frozen):
@@ -71,8 +78,9 @@ class Baseline(Frozen):
     """One fixed way for every prompt; the plan must beat it at the same budget."""
 
     options: dict[str, Option]  # by task: a strategy may need what a task lacks
-    accuracy: Interval
+    accuracy: Interval  # over all prompts; one that is not answered is wrong
     cost_per_prompt: float  # expected, in the budget's unit
+    answered: float = 1.0  # share of the prompts the budget answers this way
 
 
 class Plan(Frozen):
@@ -86,6 +94,8 @@ class Plan(Frozen):
     n_prompts: int
     promised_accuracy: Interval  # on `n_prompts` fresh prompts: a predictive interval
     promised_spend: Interval  # in budget_unit; never above budget_total
+    reserve: float = 0.0  # share of the budget kept back, so that no prompt goes unanswered
+    search_gain: float = 0.0  # expected accuracy that off-grid settings added
     shadow_price: float  # accuracy a prompt gained by one more unit of budget a prompt
     binds: str  # "budget", or what else stops accuracy from rising
     extrapolated: tuple[str, ...]

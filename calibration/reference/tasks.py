@@ -14,7 +14,7 @@ problem that is measured comes from that share.
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 CHARACTERS = "0123456789+-*=;,:>|!ACR"
@@ -170,13 +170,22 @@ def _wrong_attempts(
                 target.append(in_result)
 
 
-def problems(task: str, levels: dict[int, int], seed: int) -> Iterator[Exercise]:
-    """Distinct held-out problems, `levels[level]` of each level, the same for a seed."""
+def problems(
+    task: str, levels: Mapping[int, int], seed: int, *, held_out: bool = True
+) -> Iterator[Exercise]:
+    """Distinct problems, `levels[level]` of each level, the same for a seed.
+
+    Args:
+        task: One of TASKS.
+        levels: How many problems of each level.
+        seed: Of the problems.
+        held_out: From the share never trained on; False gives only problems outside it.
+    """
     rng = random.Random(f"{task}/{seed}")
     for level, count in levels.items():
         seen: set[str] = set()
         while len(seen) < count:
             item = exercise(rng, task, level)
-            if is_held_out(item.key) and item.key not in seen:
+            if is_held_out(item.key) == held_out and item.key not in seen:
                 seen.add(item.key)
                 yield item

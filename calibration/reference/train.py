@@ -26,7 +26,7 @@ from planner.calibration.reference.architecture import SIZES, Llama, save
 from planner.calibration.reference.tasks import MAX_TOKENS, PAD, TASKS, training_sequence
 from planner.calibration.reference.tasks import VOCABULARY
 
-TOKENS = {"tiny-0.2m": 5_000_000, "tiny-0.8m": 9_000_000, "tiny-3m": 9_000_000,
+TOKENS = {"tiny-0.2m": 5_000_000, "tiny-0.8m": 5_000_000, "tiny-3m": 6_000_000,
           "tiny-7m": 9_000_000}  # fmt: skip
 _BLOCK = 1024  # sequences generated and sorted by length together
 _STEP_TOKENS = 2048

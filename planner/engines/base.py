@@ -11,13 +11,16 @@ an engine that needs a thread or an event loop keeps it to itself.
                 print(done.key, done.index, done.draw.text)
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from planner.models.errors import InputError
+from planner.models.errors import InputError, ServingError
 from planner.models.records import Draw
+
+_ODD = 0x9E3779B1  # odd, so that multiples of it run through all of 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Finished:
-    """One draw that ended: draw `index` of the request submitted under `key`."""
+    """One draw that ended: draw `index` of the request submitted under `key`.
+
+    A draw that the server failed carries the error, and in `draw` what was paid for until
+    then, as "cancelled"; the session's other draws go on.
+    """
 
     key: int
     index: int
     draw: Draw
+    error: ServingError | None = None
 
 
 class Session(Protocol):
@@ -78,16 +86,20 @@ class Session(Protocol):
         ...
 
     def cancel(self, key: int) -> None:
-        """Stop a request's unfinished draws; `poll` returns them as "cancelled" with the tokens
-        they had. Unknown and finished keys are ignored.
+        """Stop a request's unfinished draws.
+
+        `poll` returns them as "cancelled" with the tokens they had. Unknown and finished
+        keys are ignored.
         """
         ...
 
     def poll(self, timeout_s: float = 1.0) -> list[Finished]:
         """Make progress until a draw ends, or for about `timeout_s`; what ended.
 
+        A draw that the server failed ends like any other, with its `error` set.
+
         Raises:
-            ServingError: The model server failed.
+            ServingError: The engine as a whole failed; none of its draws will end.
         """
         ...
 
@@ -125,8 +137,9 @@ class Engine(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Prompt tokens of `text`, special ones included; an upper bound where the tokenizer is
-        not at hand.
+        """Prompt tokens of `text`, special ones included.
+
+        An upper bound where the tokenizer is not at hand.
         """
         ...
 
@@ -153,7 +166,11 @@ class StepTimer(Protocol):
 
 
 def draw_all(engine: Engine, requests: Iterable[Request]) -> list[list[Draw]]:
-    """Draws of each request, in order of request and index; the simple way in."""
+    """Draws of each request, in order of request and index; the simple way in.
+
+    Raises:
+        ServingError: A draw failed; the first failure, the rest is cancelled.
+    """
     listed = list(requests)
     results: list[dict[int, Draw]] = [{} for _ in listed]
     with engine.session() as session:
@@ -161,5 +178,19 @@ def draw_all(engine: Engine, requests: Iterable[Request]) -> list[list[Draw]]:
             session.submit(key, request)
         while session.outstanding:
             for done in session.poll():
+                if done.error is not None:
+                    raise done.error
                 results[done.key][done.index] = done.draw
     return [[draws[i] for i in sorted(draws)] for draws in results]
+
+
+def draw_seed(seed: int, index: int) -> int:
+    """Seed of draw `index` of a request, for engines whose backend takes one seed a draw.
+
+    In [0, 2**31), which every server takes, and different for every draw of a request, so
+    that no two of them are copies.
+    """
+    start = int.from_bytes(
+        hashlib.blake2b(seed.to_bytes(8, "big"), digest_size=8).digest(), "big"
+    )
+    return (start + index * _ODD) % 2**31

@@ -57,7 +57,7 @@ class Strategy(Protocol):
 
     @property
     def name(self) -> str:
-        """"single", "best_of_n", "best_of_n_scored" or "self_consistency"."""
+        """As a plan writes it: single, best_of_n, best_of_n_scored or self_consistency."""
         ...
 
     @property

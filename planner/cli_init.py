@@ -1,0 +1,138 @@
+"""What `planner init` writes: a commented config and example problems."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from planner.config import Workspace, reference_targets
+from planner.data import REFERENCE
+from planner.models.errors import InputError
+from planner.models.files import write_atomic
+
+TEMPLATE = """\
+# inferplan workspace: which models may answer, and on what to measure them.
+# Next: planner calibrate, planner fit, planner plan, planner run, planner report.
+
+models:                        # one entry a candidate; the planner picks among them
+  - name: small                # what plans and reports call it; your choice
+    engine: openai             # any OpenAI-compatible server: vLLM, llama.cpp, SGLang, a provider
+    location: http://localhost:8000/v1     # base URL
+    served_name: my-org/small-model        # the server's name for it; default: name
+    # api_key_env: OPENAI_API_KEY          # environment variable that holds the key, never the key
+    # chat: true                           # /chat/completions instead of /completions
+    # architecture: small/config.json      # its Hugging Face config: adds FLOP, bytes and seconds
+    prices:                                # leave out what is not priced: no usd budget then
+      input_usd_per_mtok: 0.10             # USD for a million tokens
+      output_usd_per_mtok: 0.40
+      source: "example figures; put your price list and its date here"
+  - name: large
+    engine: openai
+    location: http://localhost:8001/v1
+    served_name: my-org/large-model
+    prices:
+      input_usd_per_mtok: 1.00
+      output_usd_per_mtok: 4.00
+      source: "example figures; put your price list and its date here"
+  # - name: local              # a model from disk, no server
+  #   engine: transformers     # embedded | transformers | vllm: a Hugging Face folder
+  #   location: path/to/model  # relative to this file
+
+problems: problems.jsonl       # one JSON object a line:
+                               #   prompt     sent as it is
+                               #   task       problems of one task share their laws
+                               #   verifier   exact | numeric | chain | countdown
+                               #   reference  right answer, where the verifier needs one
+                               # aim at 100 problems a task or more, like those to come
+
+budget: "5 usd"                # a default for `planner plan`; units: tokens, s, usd, flop, bytes, eflop
+
+sampling:
+  n_samples: 16                # draws a problem, model and temperature; more narrows the laws
+  temperatures: [0.6, 1.0]
+  max_tokens: 512              # longest answer; a draw that goes on past it counts as wrong
+  top_p: 1.0
+  seed: 0
+
+# scorer: path/to/verifier     # folder of a scalar-head Llama verifier: adds scored best-of-N
+"""
+
+_REFERENCE_HEAD = """\
+# The reference workload: tiny models that came with inferplan, on tasks that check themselves.
+# Next: planner calibrate, planner fit, planner plan --budget "2e9 eflop", planner run.
+
+models:
+"""
+_REFERENCE_TAIL = """\
+
+problems: problems.jsonl       # prompt, task, verifier, reference; made by `planner init --reference`
+
+# budget: "2e9 eflop"          # FLOP plus bytes moved times the machine's intensity
+
+sampling:
+  n_samples: 32                # draws a problem, model and temperature; more narrows the laws
+  temperatures: [0.6, 1.0]
+  max_tokens: 160              # with the prompt, what the models were trained on
+  top_p: 1.0
+  seed: 0
+"""
+
+_EXAMPLES = (
+    {"task": "arithmetic", "prompt": "Compute 17 * 23. End with the number.", "verifier": "numeric",
+     "reference": "391"},
+    {"task": "arithmetic", "prompt": "Compute 1024 - 377. End with the number.", "verifier": "numeric",
+     "reference": "647"},
+    {"task": "capitals", "prompt": "What is the capital of Peru? Answer with its name only.",
+     "verifier": "exact", "reference": "Lima"},
+)  # fmt: skip
+
+
+def write_workspace(folder: Path, *, reference: bool) -> Workspace:
+    """Write config.yaml and problems.jsonl; nothing that exists is touched.
+
+    Args:
+        folder: Where to; made if missing.
+        reference: For the reference models, and problems of their tasks.
+
+    Raises:
+        InputError: One of the files exists, or the reference models are not installed.
+        StoreError: The folder cannot be written.
+    """
+    workspace = Workspace(folder)
+    files = {
+        folder / "problems.jsonl": _reference_problems() if reference else _lines(_EXAMPLES),
+        workspace.config_file: _reference_config() if reference else TEMPLATE,
+    }
+    for path in files:
+        if path.exists():
+            raise InputError(f"{path}: exists; choose another folder, or move it away first")
+    for path, content in files.items():
+        write_atomic(path, content)
+    return workspace
+
+
+def _reference_config() -> str:
+    targets = reference_targets()
+    if not targets:
+        raise InputError(
+            f"{REFERENCE}: no reference models; install inferplan again, from a wheel that has them"
+        )
+    models = "".join(
+        f"  - name: {target.name}\n    engine: embedded\n"
+        f"    location: {json.dumps(target.location)}\n"
+        for target in targets
+    )
+    scorer = REFERENCE / "verifier"
+    known = f"\nscorer: {json.dumps(str(scorer))}\n" if scorer.is_dir() else ""
+    return f"{_REFERENCE_HEAD}{models}{_REFERENCE_TAIL}{known}"
+
+
+def _reference_problems() -> str:
+    from planner.calibration.suites import reference_problems
+
+    problems = reference_problems(0, {"chain": 80, "countdown": 80, "retry": 80})
+    return _lines(asdict(problem) for problem in problems)
+
+
+def _lines(rows: Iterable[Mapping[str, str]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

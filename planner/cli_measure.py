@@ -1,0 +1,181 @@
+"""`planner calibrate`, `planner fit` and `planner report`."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner.cli_console import progress, say, show_table, warn
+from planner.config import Workspace
+from planner.engines import open_engine
+from planner.models.errors import InputError, NotMeasuredError, StoreError
+from planner.models.specs import ModelTarget
+from planner.prompt_run import Scorer
+
+if TYPE_CHECKING:
+    from planner.calibration.store import Store
+    from planner.models.artifact import HoldoutRow
+
+_FREE_BYTES = 50e6  # a calibration writes a few megabytes; less than this is a full disk
+
+
+def open_scorer(workspace: Workspace) -> Scorer | None:
+    """The scored verifier of the config, if it names one.
+
+    Raises:
+        InputError: The folder is missing, or holds no verifier.
+    """
+    folder = workspace.scorer_folder()
+    if folder is None:
+        return None
+    from planner.engines.embedded import EmbeddedScorer
+
+    if not folder.is_dir():
+        raise InputError(f"{workspace.config_file}: scorer: {folder}: no such folder")
+    return EmbeddedScorer(folder).score
+
+
+def run_calibrate(
+    folder: Path, *, n_samples: int | None, only: Sequence[str], timings: bool
+) -> None:
+    """Draw and time what the store lacks, model by model.
+
+    Raises:
+        InputError: The config, or a name in `only`, cannot be used.
+        ServingError: A server failed; what was finished is stored.
+        StoreError: The disk is full, or a part is damaged.
+    """
+    from planner.calibration.environment import describe_machine
+    from planner.calibration.store import Store
+
+    workspace = Workspace(folder)
+    config, problems = workspace.config(), workspace.problems()
+    targets = _chosen(workspace, only)
+    _check_disk(folder)
+    store, scorer = Store(workspace.measurements), open_scorer(workspace)
+    machine = describe_machine()
+    store.append_machine(machine)
+    made = 0
+    for target in targets:
+        made += _sample(store, target, workspace, machine.machine, scorer, n_samples)
+        if timings:
+            _time(store, target, machine.machine)
+    total = len(store.samples())
+    say(f"{made:,} draws made, {total:,} in {workspace.measurements}")
+    few = n_samples or config.sampling.n_samples
+    if few < 8 or len(problems) < 30:
+        warn(f"note: {len(problems)} problems with {few} draws each give wide laws; 100 with 16 give useful ones")
+    say(f"next: planner fit {folder}")
+
+
+def _chosen(workspace: Workspace, only: Sequence[str]) -> list[ModelTarget]:
+    targets = workspace.targets()
+    names = [target.name for target in targets]
+    for name in only:
+        if name not in names:
+            raise InputError(f"{workspace.config_file}: no model {name!r}; it has {', '.join(names)}")
+    return [target for target in targets if not only or target.name in only]
+
+
+def _check_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _FREE_BYTES:
+        raise StoreError(f"{folder}: only {free / 1e6:.0f} MB left on the disk; free some space first")
+
+
+def _sample(
+    store: "Store", target: ModelTarget, workspace: Workspace, machine: str,
+    scorer: Scorer | None, n_samples: int | None,
+) -> int:  # fmt: skip
+    from planner.calibration.sampling import sample
+
+    settings = workspace.config().sampling
+    with closing(open_engine(target)) as engine, progress(f"{target.name}: draws") as update:
+        return sample(
+            store, engine, workspace.problems(),
+            n_samples=n_samples or settings.n_samples, temperatures=settings.temperatures,
+            max_tokens=settings.max_tokens, top_p=settings.top_p, seed=settings.seed,
+            machine=machine, scorer=scorer, progress=update,
+        )  # fmt: skip
+
+
+def _time(store: "Store", target: ModelTarget, machine: str) -> None:
+    """Time a model's steps; one that cannot be timed has no cost in seconds, and that is said."""
+    from planner.calibration.latency import time_engine
+
+    if target.architecture is None or target.engine == "recorded":
+        why = "recorded draws cannot be" if target.engine == "recorded" else "its architecture is unknown"
+        warn(f"note: {target.name} is not timed ({why}); no budget in s, flop, bytes or eflop for it")
+        return
+    with closing(open_engine(target)) as engine, progress(f"{target.name}: step times") as update:
+        try:
+            time_engine(store, engine, target.architecture, machine, progress=update)
+        except NotMeasuredError as error:
+            warn(f"note: {target.name} is not timed: {error}")
+
+
+def run_fit(folder: Path, *, seed: int) -> None:
+    """Fit the laws, save them, and print their held-out error.
+
+    Raises:
+        PlannerError: What `fit_laws` raises; laws.json stays as it was.
+    """
+    from planner.calibration.fit import fit_laws
+    from planner.calibration.store import Store
+
+    workspace = Workspace(folder)
+    laws = fit_laws(
+        Store(workspace.measurements), targets=workspace.targets(), problems=workspace.problems(),
+        seed=seed, progress=warn,
+    )  # fmt: skip
+    laws.save(workspace.laws_file)
+    show_holdout(laws.holdout)
+    cells = f"{len(laws.cells)} cells (model, task, difficulty, temperature, token cap)"
+    say(f"wrote {workspace.laws_file}: {cells}")
+    say(f"next: planner plan {folder} --budget ...")
+
+
+def show_holdout(rows: "Sequence[HoldoutRow]") -> None:
+    """The table of held-out error: one line a quantity and model."""
+    lines = []
+    for quantity in dict.fromkeys(row.quantity for row in rows):
+        for model in dict.fromkeys(row.model for row in rows if row.quantity == quantity):
+            own = [row for row in rows if row.quantity == quantity and row.model == model]
+            inside = sum(row.low <= row.observed <= row.high for row in own) / len(own)
+            if quantity == "latency":
+                off = sum(abs(row.predicted / row.observed - 1) for row in own) / len(own)
+                error = f"{100 * off:.1f} %"
+            else:
+                error = f"{100 * sum(abs(row.predicted - row.observed) for row in own) / len(own):.1f} points"
+            lines.append((quantity.replace("_", " "), model, str(len(own)), error, f"{100 * inside:.0f} %"))
+    if lines:
+        show_table("held-out error", ("quantity", "model", "rows", "mean |error|", "inside 90 %"),
+                   lines, numeric=(2, 3, 4))  # fmt: skip
+    else:
+        warn("note: too few measurements to hold any out; the laws are not checked")
+
+
+def run_report(folder: Path) -> Path:
+    """Write report.html from what the workspace holds; where it is.
+
+    Raises:
+        InputError: There are no laws yet, or a file is off.
+        StoreError: A measurement file is damaged, or the report cannot be written.
+    """
+    from planner.calibration.store import Store
+    from planner.models.artifact import Laws
+    from planner.outcome import Outcome
+    from planner.plan import Plan
+    from planner.report import write_report
+
+    workspace = Workspace(folder)
+    store, outcome = Store(workspace.measurements), folder / "outcome.json"
+    write_report(
+        workspace.report_file,
+        laws=Laws.load(workspace.laws_file),
+        plan=Plan.load(workspace.plan_file) if workspace.plan_file.exists() else None,
+        samples=store.samples(), timings=store.timings(), machines=store.machines(),
+        outcome=Outcome.load(outcome) if outcome.exists() else None,
+    )  # fmt: skip
+    return workspace.report_file

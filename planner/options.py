@@ -1,0 +1,369 @@
+"""Every way to answer a prompt of a group, and what the laws forecast for it.
+
+A *group* is a task and a difficulty class. An option's accuracy is an estimate from the
+problems of its cell, so it is off; estimates of one group are off together, because they
+share problems. The noise model, in standard deviations of the estimate:
+
+    noise = sqrt(h b) z_group + sqrt(h b) z_model + sqrt(1 - 2 h b) z_cell,strategy
+
+with b the part of the variance that comes from which problems were drawn (of a Beta(a, b)
+cell with m samples a problem: v / (v + w / m), v the variance of the problems' success
+rates and w the mean of p (1 - p)), and h how far another setting agrees on which problems
+are hard. One z serves all n of a curve.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.models.artifact import Cell, Laws, ModelLaw, StrategyCurve
+from planner.models.cost import UNITS, CostModel
+from planner.models.errors import InputError, NotMeasuredError
+from planner.models.latency import LatencyLaw
+from planner.models.prediction import Array
+from planner.models.specs import Architecture, Prices
+from planner.plan import Forecast, Interval, Option
+
+Ints = NDArray[np.intp]
+GroupKey = tuple[str, int]  # task, difficulty
+
+Z90 = 1.6448536269514722  # 95th percentile of a standard normal: half of a 90 % interval
+_SHARED = 0.4  # h above; pass rates correlate 0.5 to 0.7 between models of one benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One option of one group, as the laws see it; costs come from the cost model."""
+
+    group: GroupKey
+    option: Option
+    accuracy: float
+    accuracy_sd: float
+    draws: float  # expected draws made
+    prompt_tokens: float
+    output_tokens: float  # expected total of the draws
+    output_tokens_sd: float  # between prompts
+    n_problems: int
+    series: int  # column of the table's noise
+    extrapolated: tuple[str, ...]
+    origin: Literal["grid", "optuna"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OptionTable:
+    """Columns, one entry an option; rows of one group need not be neighbours."""
+
+    groups: tuple[GroupKey, ...]
+    group: Ints  # (n_options,), index into groups
+    points: tuple[Point, ...]
+    accuracy: Array  # (n_options,)
+    accuracy_sd: Array
+    noise: Array  # (n_draws, n_series), standard normal
+    series: Ints  # (n_options,), column of noise
+    cost: Array  # (n_options, 6), expected a prompt, columns as UNITS; NaN: not known
+    cost_p95: Array  # (n_options, 6), 95th percentile between prompts
+    cost_models: Mapping[str, CostModel]
+
+    @classmethod
+    def of_points(
+        cls,
+        groups: Sequence[GroupKey],
+        points: Sequence[Point],
+        noise: Array,
+        cost_models: Mapping[str, CostModel],
+    ) -> Self:
+        """Work out the columns.
+
+        Args:
+            groups: In the order that `group` indexes.
+            points: One an option.
+            noise: Standard normal, (n_draws, n_series).
+            cost_models: By model.
+        """
+        index = {key: i for i, key in enumerate(groups)}
+        column = np.array([(p.accuracy, p.accuracy_sd) for p in points]).reshape(-1, 2)
+        return cls(
+            groups=tuple(groups),
+            group=np.array([index[p.group] for p in points], np.intp),
+            points=tuple(points),
+            accuracy=column[:, 0],
+            accuracy_sd=column[:, 1],
+            noise=noise,
+            series=np.array([p.series for p in points], np.intp),
+            cost=expected_cost(points, cost_models),
+            cost_p95=cost_quantile(points, cost_models, Z90),
+            cost_models=cost_models,
+        )
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def rows_of(self) -> tuple[Ints, ...]:
+        """Row numbers of each group."""
+        return tuple(np.flatnonzero(self.group == g) for g in range(len(self.groups)))
+
+    def offsets(self, rows: Ints) -> Array:
+        """Draws of how far each row's accuracy is off, (n_draws, n_rows); mean zero."""
+        return np.asarray(self.noise[:, self.series[rows]] * self.accuracy_sd[rows])
+
+    def accuracy_draws(self, rows: Ints) -> Array:
+        """Draws of the accuracy of some rows, (n_draws, n_rows), in [0, 1]."""
+        return np.clip(self.accuracy[rows] + self.offsets(rows), 0.0, 1.0)
+
+    def column(self, unit: str) -> Array:
+        """Expected cost of every row in one unit."""
+        return np.asarray(self.cost[:, UNITS.index(unit)])
+
+    def take(self, rows: Ints) -> Self:
+        """The table of some rows; groups and noise stay."""
+        return replace(
+            self, group=self.group[rows], points=tuple(self.points[i] for i in rows),
+            accuracy=self.accuracy[rows], accuracy_sd=self.accuracy_sd[rows],
+            series=self.series[rows], cost=self.cost[rows], cost_p95=self.cost_p95[rows],
+        )  # fmt: skip
+
+    def with_points(self, points: Sequence[Point]) -> Self:
+        """The table with further rows at its end."""
+        more = self.of_points(self.groups, points, self.noise, self.cost_models)
+        return replace(
+            self, points=self.points + more.points,
+            group=np.concatenate([self.group, more.group]),
+            accuracy=np.concatenate([self.accuracy, more.accuracy]),
+            accuracy_sd=np.concatenate([self.accuracy_sd, more.accuracy_sd]),
+            series=np.concatenate([self.series, more.series]),
+            cost=np.concatenate([self.cost, more.cost]),
+            cost_p95=np.concatenate([self.cost_p95, more.cost_p95]),
+        )  # fmt: skip
+
+    def latency_s(self, percentile: float) -> Array:
+        """Seconds of an answer, draws one after another, at a percentile of prompts."""
+        z = NormalDist().inv_cdf(percentile / 100)
+        return np.asarray(cost_quantile(self.points, self.cost_models, z)[:, 1])
+
+    def token_times_s(self) -> tuple[Array, Array]:
+        """Seconds to the first token, and between tokens, of one expected draw."""
+        first = _each_draw_s(self.points, self.cost_models, lambda p: 1.0)
+        whole = _each_draw_s(self.points, self.cost_models, _tokens_a_draw)
+        steps = np.array([_tokens_a_draw(p) - 1 for p in self.points])
+        return first, (whole - first) / np.maximum(steps, 1.0)
+
+    def forecast(self, row: int) -> Forecast:
+        """One row as the plan states it."""
+        point, half = self.points[row], Z90 * float(self.accuracy_sd[row])
+        mean = float(self.accuracy[row])
+        return Forecast(
+            option=point.option,
+            accuracy=Interval(
+                mean=mean, low=max(0.0, mean - half), high=min(1.0, mean + half)
+            ),
+            cost=_known(self.cost[row]),
+            cost_p95=_known(self.cost_p95[row]),
+            extrapolated=point.extrapolated,
+            origin=point.origin,
+        )
+
+
+def _known(row: Array) -> dict[str, float]:
+    return {
+        u: float(v) for u, v in zip(UNITS, row.tolist(), strict=True) if not math.isnan(v)
+    }
+
+
+def expected_cost(points: Sequence[Point], models: Mapping[str, CostModel]) -> Array:
+    """Expected cost of each point a prompt, (n_points, 6).
+
+    Draws times the cost of the mean draw: cost is all but linear in tokens.
+    """
+    draws = np.array([p.draws for p in points])
+    return _cost(points, models, draws, np.array([p.output_tokens for p in points]))
+
+
+def cost_quantile(
+    points: Sequence[Point], models: Mapping[str, CostModel], z: float
+) -> Array:
+    """Cost of each point at a quantile of prompts, (n_points, 6).
+
+    Output tokens between prompts are taken as gamma-distributed (its quantile after Wilson
+    and Hilferty, 1931), no more than n full draws; draws go with the tokens.
+
+    Args:
+        points: The options.
+        models: By model.
+        z: The quantile, as that of a standard normal.
+    """
+    table = np.array(
+        [
+            (p.output_tokens, p.output_tokens_sd, p.draws, p.option.n, p.option.max_tokens)
+            for p in points
+        ]
+    ).reshape(-1, 5)
+    mean, sd, draws, n, cap = table.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ninth = np.where(mean > 0, (sd / mean) ** 2, 0.0) / 9
+        tokens = mean * np.maximum(1 - ninth + z * np.sqrt(ninth), 0.0) ** 3
+        tokens = np.minimum(tokens, np.maximum(n * cap, mean))
+        many = np.where(
+            mean > 0, np.clip(draws * tokens / mean, 1.0, np.maximum(n, draws)), n
+        )
+    return _cost(points, models, many, tokens)
+
+
+def _cost(
+    points: Sequence[Point], models: Mapping[str, CostModel], draws: Array, output: Array
+) -> Array:
+    table = np.full((len(points), len(UNITS)), np.nan)
+    prompt = np.array([p.prompt_tokens for p in points])
+    names = np.array([p.option.model for p in points])
+    for name in dict.fromkeys(names.tolist()):
+        at = names == name
+        each = models[name].of_draws(prompt[at], output[at] / draws[at])
+        table[at] = each * draws[at, None]
+    return table
+
+
+def _tokens_a_draw(point: Point) -> float:
+    return max(point.output_tokens / point.draws, 1.0)
+
+
+def _each_draw_s(
+    points: Sequence[Point],
+    models: Mapping[str, CostModel],
+    tokens: Callable[[Point], float],
+) -> Array:
+    single = [replace(p, draws=1.0) for p in points]
+    table = _cost(
+        single, models, np.ones(len(points)), np.array([tokens(p) for p in points])
+    )
+    return np.asarray(table[:, UNITS.index("s")])
+
+
+def cost_models(laws: Laws) -> dict[str, CostModel]:
+    """Cost side of every model of the laws.
+
+    Raises:
+        InputError: A model's architecture lacks a dimension.
+    """
+    return {law.model: _cost_model(laws, law) for law in laws.models}
+
+
+def _cost_model(laws: Laws, law: ModelLaw) -> CostModel:
+    architecture, latency, prices = None, None, None
+    if law.architecture is not None:
+        # numbers come as floats; the dimensions are ints
+        given: dict[str, Any] = {
+            name: value if name in ("weight_bytes", "kv_bytes") else int(value)
+            for name, value in law.architecture.items()
+        }
+        given["tied_embeddings"] = bool(given.get("tied_embeddings"))
+        try:
+            architecture = Architecture(**given)
+        except TypeError as error:
+            raise InputError(
+                f"laws: models: {law.model}: architecture: {error}; run `planner fit` again"
+            ) from None
+        if law.latency is not None:
+            latency = LatencyLaw.from_fit(law.latency, architecture)
+    if law.usd_per_input_token is not None and law.usd_per_output_token is not None:
+        prices = Prices(
+            usd_per_input_token=law.usd_per_input_token,
+            usd_per_output_token=law.usd_per_output_token,
+            source=law.price_source,
+        )
+    return CostModel(
+        architecture=architecture, prices=prices, latency=latency,
+        intensity_flop_per_byte=laws.intensity_flop_per_byte,
+        reference_batch=laws.reference_batch,
+    )  # fmt: skip
+
+
+def known_groups(laws: Laws) -> tuple[GroupKey, ...]:
+    """Every group that has a cell, sorted."""
+    return tuple(sorted({(cell.task, cell.difficulty) for cell in laws.cells}))
+
+
+def build_options(
+    laws: Laws,
+    groups: Iterable[GroupKey],
+    rng: np.random.Generator,
+    n_draws: int = 400,
+) -> OptionTable:
+    """Every measured option of some groups.
+
+    Raises:
+        NotMeasuredError: A group has no cell.
+    """
+    keys = tuple(groups)
+    cells: dict[GroupKey, list[Cell]] = {key: [] for key in keys}
+    for cell in laws.cells:
+        if (cell.task, cell.difficulty) in cells:
+            cells[cell.task, cell.difficulty].append(cell)
+    points: list[Point] = []
+    noise: list[Array] = []
+    for key in keys:
+        if not cells[key]:
+            raise NotMeasuredError(
+                f"task {key[0]!r} class {key[1]}: not measured; run `planner calibrate`"
+            )
+        of_group = rng.standard_normal(n_draws)
+        of_model = {c.model: rng.standard_normal(n_draws) for c in cells[key]}
+        for cell in cells[key]:
+            shared = _SHARED * _between_share(cell)
+            common = math.sqrt(shared) * (of_group + of_model[cell.model])
+            for curve in _useful(cell):
+                own = rng.standard_normal(n_draws)
+                points += [
+                    _grid_point(cell, curve, i, len(noise)) for i in _grid(cell, curve)
+                ]
+                noise.append(common + math.sqrt(1 - 2 * shared) * own)
+    return OptionTable.of_points(keys, points, np.stack(noise, axis=1), cost_models(laws))
+
+
+def _between_share(cell: Cell) -> float:
+    """Part of an estimate's variance that comes from which problems were drawn."""
+    a, b = (math.exp(x) for x in cell.coverage.log_shape)
+    return 1 / (1 + (a + b) / max(cell.n_samples, 1))  # v / w = 1 / (a + b)
+
+
+def _useful(cell: Cell) -> list[StrategyCurve]:
+    """Curves of a cell, "single" first."""
+    return sorted(cell.curves, key=lambda c: (c.strategy != "single", c.strategy))
+
+
+def _grid(cell: Cell, curve: StrategyCurve) -> range:
+    """Positions of a curve that are options of their own: n = 1 is "single"."""
+    has_single = any(c.strategy == "single" for c in cell.curves)
+    skip = has_single and curve.strategy != "single" and curve.n[0] == 1
+    return range(int(skip), 1 if curve.strategy == "single" else len(curve.n))
+
+
+def _grid_point(cell: Cell, curve: StrategyCurve, i: int, series: int) -> Point:
+    n = curve.n[i]
+    return Point(
+        group=(cell.task, cell.difficulty),
+        option=Option(
+            model=cell.model, strategy=curve.strategy, n=n,
+            max_tokens=cell.max_tokens, temperature=cell.temperature,
+        ),
+        accuracy=min(max(curve.accuracy[i], 0.0), 1.0),
+        accuracy_sd=curve.accuracy_sd[i],
+        draws=max(curve.draws[i], 1.0),
+        prompt_tokens=cell.prompt_tokens,
+        output_tokens=curve.output_tokens[i],
+        output_tokens_sd=curve.output_tokens_sd[i],
+        n_problems=cell.n_problems,
+        series=series,
+        extrapolated=beyond(n, curve.n_max),
+        origin="grid",
+    )  # fmt: skip
+
+
+def beyond(n: int, n_max: int) -> tuple[str, ...]:
+    """Why an n is extrapolated, if it is."""
+    return (f"n={n} beyond measured {n_max}",) if n > n_max else ()

@@ -1,0 +1,151 @@
+"""Optuna over the settings that no grid holds: any token cap, temperature and n.
+
+Each group is searched at the budget's current shadow price for the option worth most,
+accuracy less a quarter of its standard deviation (a guard against luck) less price times
+cost. What is found joins the table, and the allocation is solved again.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from planner.interpolate import Family, Interpolator
+from planner.models.artifact import StrategyName
+from planner.models.cost import UNITS
+from planner.models.errors import NotMeasuredError
+from planner.options import OptionTable, Point, expected_cost
+from planner.plan import Option
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+_GUARD = 0.25  # of a standard deviation of the accuracy
+_TRIALS = 480  # over all groups: some three seconds of one core
+_KEPT = 3  # a group
+
+
+def search_options(
+    table: OptionTable,
+    unit: str,
+    price: float,
+    rng: np.random.Generator,
+    *,
+    groups: Sequence[int] | None = None,
+    trials: int = _TRIALS,
+) -> OptionTable:
+    """The table with the off-grid options that are worth more than any measured one.
+
+    Args:
+        table: Measured options.
+        unit: Of the budget.
+        price: Shadow price, accuracy a prompt for one unit a prompt.
+        rng: Seeds the samplers.
+        groups: Indices of the groups to search; None: all.
+        trials: Over all groups.
+    """
+    wanted = range(len(table.groups)) if groups is None else groups
+    each = max(trials // max(len(wanted), 1), 10)
+    found: list[Point] = []
+    with _quiet():
+        for g in wanted:
+            found += _search_group(table, g, unit, price, int(rng.integers(2**31)), each)
+    return table.with_points(found) if found else table
+
+
+def _search_group(
+    table: OptionTable, g: int, unit: str, price: float, seed: int, trials: int
+) -> list[Point]:
+    import optuna
+
+    reader = Interpolator.of_group(table, table.groups[g])
+    families = {
+        f"{model} {strategy}": (model, strategy, family)
+        for (model, strategy), family in sorted(reader.families.items())
+        if not _is_point(family)
+    }
+    if not families:
+        return []
+    column = UNITS.index(unit)
+    points: dict[Option, tuple[float, Point]] = {}
+
+    def worth(trial: "Trial") -> float:
+        name = trial.suggest_categorical("family", list(families))
+        model, strategy, family = families[name]
+        option = Option(
+            model=model,
+            strategy=cast(StrategyName, strategy),
+            n=_whole(trial, f"n of {name}", family.ns),
+            max_tokens=_whole(trial, f"max_tokens of {model}", family.caps),
+            temperature=_real(trial, f"temperature of {model}", family.temperatures),
+        )
+        try:
+            point = family.at(option)
+        except NotMeasuredError as error:
+            raise optuna.TrialPruned(str(error)) from None
+        cost = float(expected_cost([point], table.cost_models)[0, column])
+        if not np.isfinite(cost):
+            raise optuna.TrialPruned(f"{model} has no cost in {unit}")
+        value = point.accuracy - _GUARD * point.accuracy_sd - price * cost
+        if point.origin == "optuna":
+            points[option] = (value, point)
+        return value
+
+    rows = table.rows_of[g]
+    values = (
+        table.accuracy[rows]
+        - _GUARD * table.accuracy_sd[rows]
+        - price * table.cost[rows, column]
+    )
+    best = int(np.nanargmax(values))
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
+    )
+    start = table.points[int(rows[best])].option
+    study.enqueue_trial(_parameters(start), skip_if_exists=True)
+    study.optimize(worth, n_trials=trials)
+    ranked = sorted(points.values(), key=lambda pair: -pair[0])
+    return [point for value, point in ranked[:_KEPT] if value > float(values[best])]
+
+
+def _is_point(family: Family) -> bool:
+    return len(family.ns) == len(family.caps) == len(family.temperatures) == 1
+
+
+def _whole(trial: "Trial", name: str, grid: list[int]) -> int:
+    if len(grid) == 1:
+        return grid[0]
+    return int(trial.suggest_int(name, grid[0], grid[-1], log=True))
+
+
+def _real(trial: "Trial", name: str, grid: list[float]) -> float:
+    if len(grid) == 1:
+        return grid[0]
+    # two decimals: nobody sets a temperature finer, and equal settings meet
+    return min(
+        max(round(trial.suggest_float(name, grid[0], grid[-1]), 2), grid[0]), grid[-1]
+    )
+
+
+def _parameters(option: Option) -> dict[str, object]:
+    family = f"{option.model} {option.strategy}"
+    return {
+        "family": family,
+        f"n of {family}": option.n,
+        f"max_tokens of {option.model}": option.max_tokens,
+        f"temperature of {option.model}": option.temperature,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna logs every trial unless told not to; its level is the caller's again after."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
