@@ -24,6 +24,10 @@ from planner.models.voting import vote_curves
 _BEYOND = 8  # best-of-N is forecast up to this many times the draws measured
 _LAW_DRAWS = 400  # of a law's posterior, for means and spreads in a cell
 _POOLED_PROBLEMS = 2.0  # that the variance pooled over cells counts for in one
+_GAIN_VARIANCE = 0.05  # of gains between problems, before any is seen; counts for one
+# Least sd of an accuracy, in problems: however well the seen ones went, the class may hold
+# a kind that was not seen, and no law of the seen ones knows of it.
+_UNSEEN_PROBLEMS = 0.25
 _LEAST_SE = 1e-4  # of a gain that no problem shows; keeps weights finite
 _COMPARED: tuple[StrategyName, ...] = ("self_consistency", "best_of_n_scored")
 
@@ -140,8 +144,9 @@ class _Level:
         coverage = law.predict(grid, rng, size=_LAW_DRAWS)
         draws = law.expected_draws(grid, rng, size=_LAW_DRAWS)
         recorded = draft.recorded
+        unseen = _UNSEEN_PROBLEMS / (len(draft.rows) + 1)
         return cls(
-            grid, coverage.mean, coverage.draws.std(axis=0), draws.mean,
+            grid, coverage.mean, np.maximum(coverage.draws.std(axis=0), unseen), draws.mean,
             recorded.n_correct / recorded.n_samples,
         )  # fmt: skip
 
@@ -256,7 +261,7 @@ def _shrunk_accuracy(
     size = np.array([len(g) for g in gains], dtype=float)
     mean = np.array([g.mean() for g in gains])
     squares = np.array([((g - g.mean()) ** 2).sum() for g in gains])
-    pooled = squares.sum() / max(float((size - 1).sum()), 1.0)
+    pooled = (squares.sum() + _GAIN_VARIANCE) / ((size - 1).sum() + 1)
     variance = (squares + _POOLED_PROBLEMS * pooled) / (size - 1 + _POOLED_PROBLEMS)
     se = np.sqrt(variance / size) + _LEAST_SE
     p = np.array([level.mean for level in levels])

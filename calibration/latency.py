@@ -25,6 +25,9 @@ BATCHES = (1, 8, 32, 128)
 CONTEXTS = (16, 64, 160)
 FILLER = "1+2-3*4,"  # prompts for timing: characters that any tokenizer knows
 _DECODED = 16  # tokens of a draw that times the decode of a server
+_SLOW_S = 0.5  # a step this long is timed once
+# Tokens of a timed prefill: by then compute decides, and a longer one only takes longer.
+_PREFILL_TOKENS = 4096
 _LONGEST_FILLER = 10**6  # characters
 
 
@@ -41,7 +44,8 @@ def time_engine(
 ) -> int:
     """Time the shapes that the store lacks for this model and machine.
 
-    Contexts that the model cannot hold are left out. Each shape is one part of the store,
+    Contexts that the model cannot hold are left out, and so are prefills of more than 4096
+    tokens, the shortest of each context aside. Each shape is one part of the store,
     so that a run that is killed loses one shape.
 
     Args:
@@ -51,7 +55,7 @@ def time_engine(
         machine: Id of the machine that runs the engine.
         batches: Rows of a step.
         contexts: Prompt lengths, and tokens in the cache of a decode step.
-        repeats: Timings of each shape, after a warm-up.
+        repeats: Timings of each shape, after a warm-up; slow shapes are timed once.
         progress: Called with shapes timed and shapes to time, at first and after each.
 
     Returns:
@@ -76,7 +80,14 @@ def time_engine(
     rows = rows[(rows["model"] == engine.model) & (rows["machine"] == machine)]
     known = set(zip(rows["phase"], rows["batch"], rows["context_tokens"], strict=True))
     phases: tuple[Phase, ...] = ("prefill", "decode")
-    shapes = [s for s in product(phases, batches, fitting) if s not in known]
+    shapes = [
+        (phase, batch, context)
+        for phase, batch, context in product(phases, batches, fitting)
+        if (phase, batch, context) not in known
+        and (
+            phase == "decode" or batch == min(batches) or batch * context <= _PREFILL_TOKENS
+        )
+    ]
     if progress is not None:
         progress(0, len(shapes))
     for done, (phase, batch, context) in enumerate(shapes, 1):
@@ -161,6 +172,16 @@ def _prompt(engine: Engine, tokens: int, turn: int) -> str:
 
 
 def _time(
+    engine: Engine, phase: Phase, batch: int, context: int, repeats: int
+) -> list[float]:
+    """Repeat a shape, but for one so slow that it averages over its own length."""
+    seconds = _time_once(engine, phase, batch, context, 1)
+    if repeats > 1 and seconds[0] < _SLOW_S:
+        seconds += _time_once(engine, phase, batch, context, repeats - 1)
+    return seconds
+
+
+def _time_once(
     engine: Engine, phase: Phase, batch: int, context: int, repeats: int
 ) -> list[float]:
     if not isinstance(engine, StepTimer):

@@ -15,6 +15,7 @@ from planner.models.fitting import Quadratic, minimise_many
 from planner.models.prediction import Array
 
 IntArray = NDArray[np.int64]
+_FAR = 20.0  # on |log a| and |log b|: beyond it the likelihood is flat or nil
 
 
 class Counts(NamedTuple):
@@ -39,7 +40,7 @@ class Counts(NamedTuple):
 
 def log_likelihood(counts: Counts, x: Array) -> Array:
     """Of every cell, (m,); without the binomial coefficients."""
-    a, b = np.exp(x[counts.cell]).T
+    a, b = np.exp(np.clip(x[counts.cell], -_FAR, _FAR)).T
     each = betaln(a + counts.c, b + counts.n - counts.c) - betaln(a, b)
     return np.asarray(np.bincount(counts.cell, counts.weight * each, counts.m), dtype=float)
 
@@ -47,7 +48,7 @@ def log_likelihood(counts: Counts, x: Array) -> Array:
 def likelihood(counts: Counts, x: Array) -> Quadratic:
     """Minus the log likelihood of every cell in (log a, log b), with derivatives."""
     cell, c, n, weight, m = counts
-    a, b = np.exp(x[cell]).T
+    a, b = np.exp(np.clip(x[cell], -_FAR, _FAR)).T
 
     def summed(each: Array) -> Array:
         return np.asarray(np.bincount(cell, weight * each, m), dtype=float)

@@ -32,8 +32,7 @@ class Cost:
     eflop: float = 0.0
 
     def __add__(self, other: Self) -> "Cost":
-        pairs = zip(UNITS, astuple(self), astuple(other), strict=True)
-        return Cost(**{unit: a + b for unit, a, b in pairs})
+        return Cost(**{unit: getattr(self, unit) + getattr(other, unit) for unit in UNITS})
 
     def scaled(self, factor: float) -> "Cost":
         """Every unit times `factor`."""

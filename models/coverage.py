@@ -30,6 +30,7 @@ _BOUND = (
 _PREDICTION_DRAWS = 1000
 _POOLING_ROUNDS = 4
 _PARENT_WEIGHT = 2.0  # cells that a parent prior counts for when cells are pooled
+_ELLIPSE = 2.45  # standard deviations that hold 95 % of a normal in two dimensions
 _EXACT_TERMS = 256  # of a sum over draws; the rest is an integral
 
 
@@ -54,24 +55,31 @@ def pass_at_k(n_correct: ArrayLike, n_samples: ArrayLike, k: ArrayLike) -> Array
             f"pass@k needs 1 <= k <= n = {n.min():.0f}, got k = {points.min():g}.."
             f"{points.max():g}; use CoverageLaw beyond the draws made"
         )
-    return 1 - none_correct(c, n, points)
+    return -np.expm1(_log_none_correct(c, n, points))
 
 
 def none_correct(n_correct: Array, n_samples: Array, k: Array) -> Array:
     """P(k draws without replacement are all wrong), C(n - c, k) / C(n, k); (problems, k).
 
-    Zero where k > n - c, also for k > n. k = 0 gives 1.
+    Zero where k > n - c, unless c = 0; k = 0 gives 1.
     """
-    c, n = n_correct[:, None], n_samples[:, None]
-    wrong = n - c
-    left = np.maximum(wrong - k, 0.0)
-    log_ratio = (
-        gammaln(wrong + 1) - gammaln(left + 1) - gammaln(n + 1)
-        + gammaln(np.maximum(n - k, 0.0) + 1)
-    )  # fmt: skip
-    ratio = np.where(k > wrong, 0.0, np.exp(np.minimum(log_ratio, 0.0)))
-    # c = 0 cancels exactly, and not only to rounding
-    return np.asarray(np.where((c == 0) & (k <= n), 1.0, ratio))
+    return np.asarray(np.exp(_log_none_correct(n_correct, n_samples, k)))
+
+
+def _log_none_correct(n_correct: Array, n_samples: Array, k: Array) -> Array:
+    """Log of C(n - c, k) / C(n, k), the sum of log(1 - k / (n - i)) over i < c.
+
+    One table for each distinct n: exact where differences of log-gammas would cancel.
+    """
+    c, out = n_correct.astype(np.int64), np.zeros((len(n_correct), len(k)))
+    for n in np.unique(n_samples):
+        rows = n_samples == n
+        left = n - np.arange(c[rows].max(initial=0))[:, None]
+        terms = np.full((len(left), len(k)), -np.inf)
+        np.log1p(-k / left, out=terms, where=k < left)
+        sums = np.concatenate([np.zeros((1, len(k))), np.cumsum(terms, axis=0)])
+        out[rows] = sums[c[rows]]
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,11 +229,11 @@ def fit_pooled(
     counts = Counts.of(c, n, row_cell, m)
     means, covariances = np.tile(base.mean, (m, 1)), np.tile(base.covariance, (m, 1, 1))
     shape, covariance = posterior(counts, means, covariances)
+    tiled, everything = (means, covariances), np.zeros(m, dtype=np.int64)
     for _ in range(_POOLING_ROUNDS if m > 1 else 0):
-        everything = np.zeros(m, dtype=np.int64)
-        over_all = _pool_others(shape, covariance, everything, means * 0 + base.mean,
-                                covariances * 0 + base.covariance)  # fmt: skip
+        over_all = _pool_others(shape, covariance, everything, *tiled)
         means, covariances = _pool_others(shape, covariance, groups, *over_all)
+        means, covariances = _within(base, means, covariances)
         shape, covariance = posterior(counts, means, covariances)
     return [CoverageLaw(shape[i], covariance[i], int(k_max[i])) for i in range(m)]
 
@@ -244,6 +252,7 @@ def pooled_prior(fits: Sequence[CoverageLaw], base: ShapePrior = WEAK_PRIOR) -> 
         shape, covariance, np.zeros(m, dtype=np.int64),
         np.tile(base.mean, (m, 1)), np.tile(base.covariance, (m, 1, 1)),
     )  # fmt: skip
+    means, covariances = _within(base, means, covariances)
     return ShapePrior(means[-1], covariances[-1])
 
 
@@ -273,6 +282,22 @@ def _pool_others(
     # a prior read off few cells is itself uncertain: the spread of a new cell about `mean`
     widened = (others + weight + 1) / (others + weight - 1)
     return mean, widened[..., None] * scatter / (others[..., None] + weight)
+
+
+def _within(base: ShapePrior, mean: Array, covariance: Array) -> tuple[Array, Array]:
+    """Pooled priors, kept no wider than `base` and within its 95 % ellipse.
+
+    Cells that are all right or all wrong ask for a prior ever further out, round by round.
+    """
+    root = np.linalg.cholesky(base.covariance)
+    inverse = np.linalg.inv(root)
+    off = (mean - base.mean) @ inverse.T
+    off *= np.minimum(1.0, _ELLIPSE / np.maximum(np.linalg.norm(off, axis=1), 1e-9))[
+        :, None
+    ]
+    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse.T)
+    spread = root @ vectors * np.sqrt(np.minimum(values, 1.0))[:, None, :]
+    return base.mean + off @ root.T, spread @ spread.transpose(0, 2, 1)
 
 
 def _all_wrong(a: Array, b: Array, k: Array) -> Array:

@@ -132,18 +132,14 @@ def fit_difficulty(
 
 def _ridge_left_out(x: Array, y: Array) -> tuple[Array, Array]:
     """Weights at the best penalty, and predictions that left each row out (closed form)."""
-    m = len(y)
-    best: tuple[float, Array, Array] | None = None
+    fits: list[tuple[Array, Array]] = []
     for penalty in _PENALTIES:
         gram = x.T @ x + penalty * np.eye(x.shape[1])
         weights = np.linalg.solve(gram, x.T @ y)
-        leverage = np.einsum("ij,ji->i", x, np.linalg.solve(gram, x.T)) + 1 / m
+        leverage = np.einsum("ij,ji->i", x, np.linalg.solve(gram, x.T)) + 1 / len(y)
         left_out = y - (y - x @ weights) / (1 - leverage)
-        error = float(((y - left_out) ** 2).sum())
-        if best is None or error < best[0]:
-            best = error, np.asarray(weights), np.asarray(left_out)
-    assert best is not None  # there are penalties
-    return best[1], best[2]
+        fits.append((np.asarray(weights), np.asarray(left_out)))
+    return min(fits, key=lambda fit: float(((y - fit[1]) ** 2).sum()))
 
 
 def _edges(score: Array, classes: int, fewest: int) -> Array:

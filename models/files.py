@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from planner.models.errors import StoreError
@@ -22,7 +23,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         staged.replace(path)
     except OSError as error:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what cannot be written
+            staged.unlink()
         raise StoreError(
             f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from error

@@ -86,7 +86,8 @@ def vote_curves(
     tokens = np.cumsum(recorded.output_tokens[row, order], axis=1)
     made = np.arange(1, n[-1] + 1)
     # the confident stop does not depend on n, the certain one does: one pass each
-    sure = vote_decided(votes_1, votes_2, 10**9, confidence)
+    counts = np.arange(n[-1] + 1)
+    sure = vote_decided(counts[:, None], counts, 10**9, confidence)[votes_1, votes_2]
     lead = votes_1 - votes_2
     columns = []
     for most in n:

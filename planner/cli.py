@@ -1,7 +1,7 @@
 """The `planner` command: reads arguments, calls the library, prints.
 
-Results go to stdout, progress and errors to stderr. Errors we raise are one line, exit code 2
-for what the caller gave and 1 for the rest; a traceback only with --debug.
+Results go to stdout, progress and errors to stderr. Errors we raise are one line, exit
+code 2 for what the caller gave and 1 for the rest; a traceback only with --debug.
 """
 
 import errno
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from planner import __version__
-from planner.cli_console import out, say, show_table, warn
+from planner.cli_console import say, show_table, warn
 from planner.models.errors import InputError, PlannerError
 
 
@@ -60,9 +60,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Folder = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder that `planner init` made.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="WORKSPACE", help="Folder that `planner init` made.")
+]
 BudgetText = Annotated[
-    str, typer.Option(metavar="AMOUNT", help="Most to spend: '5 usd', '200k tokens', '90 s', '3 Teflop', '2e9 eflop'.")
+    str,
+    typer.Option(
+        metavar="AMOUNT",
+        help="Most to spend: '5 usd', '200k tokens', '90 s', '3 Teflop', '2e9 eflop'.",
+    ),
 ]
 
 
@@ -75,11 +81,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Measure what models can do per unit of compute, plan a budget with it, carry the plan out.
+    """Measure what models do per unit of compute, plan a budget with it, carry it out.
 
     \b
     See it work in two minutes:   planner demo
@@ -89,53 +98,65 @@ def _options(
                                   planner plan work --budget "5 usd" --prompts 1000
                                   planner run work --problems new.jsonl --budget "5 usd"
                                   planner report work
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
 
 
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
     reference: Annotated[
-        bool, typer.Option("--reference", help="For the tiny models that came with inferplan.")
+        bool,
+        typer.Option("--reference", help="For the tiny models that came with inferplan."),
     ] = False,
 ) -> None:
-    """Write a commented config.yaml and example problems; overwrite nothing.
+    """Write a commented config and example problems.
+
+    Nothing that exists is overwritten.
 
     \b
     planner init work
     planner init work --reference     models and problems to try everything with
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_init import write_workspace
 
     workspace = write_workspace(folder, reference=reference)
     say(f"wrote {workspace.config_file} and {folder / 'problems.jsonl'}")
     say(
-        f"next: planner calibrate {folder}" if reference
+        f"next: planner calibrate {folder}"
+        if reference
         else f"next: edit {workspace.config_file}, then planner calibrate {folder}"
-    )  # fmt: skip
+    )
 
 
 @app.command()
 def calibrate(
     folder: Folder,
     n_samples: Annotated[
-        int | None, typer.Option(min=2, help="Draws a problem, model and temperature; default: the config's.")
+        int | None,
+        typer.Option(
+            min=2, help="Draws a problem, model and temperature; default: the config's."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Only this model; may be given again.")
     ] = None,
-    skip_timings: Annotated[bool, typer.Option("--skip-timings", help="Draw samples only.")] = False,
+    skip_timings: Annotated[
+        bool, typer.Option("--skip-timings", help="Draw samples only.")
+    ] = False,
 ) -> None:
-    """Measure: draw from every model, grade, time its steps. Continues where it stopped.
+    """Draw from every model, grade, time its steps.
+
+    Stopped at any point and run again, it continues and repeats nothing.
 
     \b
     planner calibrate work
     planner calibrate work --n-samples 64     adds what is missing to 64
     planner calibrate work --model large
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_measure import run_calibrate
 
     run_calibrate(folder, n_samples=n_samples, only=model or [], timings=not skip_timings)
+    say(f"next: planner fit {folder}")
 
 
 @app.command()
@@ -143,43 +164,70 @@ def fit(
     folder: Folder,
     seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
 ) -> None:
-    """Fit the laws to what was measured, and say how far off they are on held-out samples.
+    """Fit the laws to what was measured.
+
+    Says how far off they are on samples that the fit did not see.
 
     \b
     planner fit work
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_measure import run_fit
 
     run_fit(folder, seed=seed)
+    say(f'next: planner plan {folder} --budget "5 usd"')
 
 
 @app.command()
 def plan(
     folder: Folder,
     budget: Annotated[
-        str | None, typer.Option(metavar="AMOUNT", help="Most to spend; default: the config's. E.g. '5 usd', '2e9 eflop'.")
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            help="Most to spend; default: the config's. E.g. '5 usd', '2e9 eflop'.",
+        ),
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="How many prompts to plan for; default: those of the config.")
+        int | None,
+        typer.Option(
+            min=1, help="How many prompts to plan for; default: those of the config."
+        ),
     ] = None,
     problems: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Plan for these prompts (JSONL): their tasks and difficulty.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plan for these prompts (JSONL): their tasks and difficulty.",
+        ),
     ] = None,
     slo_latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest answer time, at the 95th percentile of prompts: '2s'.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Longest answer time, at the 95th percentile of prompts: '2s'.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Choose, for every task and difficulty, the model, strategy and number of draws.
+    """Plan a budget.
+
+    Chooses, for every task and difficulty, the model, strategy and number of draws.
 
     \b
     planner plan work --budget "5 usd" --prompts 1000
     planner plan work --budget "2e9 eflop" --problems new.jsonl
     planner plan work --budget "200k tokens" --slo-latency 2s
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_plan import run_plan
 
-    run_plan(folder, budget=budget, prompts=prompts, problems=problems, slo_latency=slo_latency, seed=seed)
+    run_plan(
+        folder,
+        budget=budget,
+        prompts=prompts,
+        problems=problems,
+        slo_latency=slo_latency,
+        seed=seed,
+    )
 
 
 @app.command()
@@ -187,36 +235,50 @@ def recommend(
     prompt: Annotated[str, typer.Argument(help="The prompt; '-' reads it from stdin.")],
     budget: BudgetText,
     workspace: Annotated[
-        Path | None, typer.Option(help="Whose plan to use; default: the one for the reference models.")
+        Path | None,
+        typer.Option(help="Whose plan to use; default: the one for the reference models."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how to answer one prompt within a budget, and why.
+    """Say how to answer one prompt, and why.
 
     \b
     planner recommend "A037+8*4-21:" --budget "2e7 eflop"
     planner recommend "What is 17 * 23?" --budget "0.002 usd" --workspace work --json
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_plan import run_recommend
 
-    run_recommend(sys.stdin.read() if prompt == "-" else prompt, budget=budget, folder=workspace, as_json=as_json)
+    run_recommend(
+        sys.stdin.read() if prompt == "-" else prompt,
+        budget=budget,
+        folder=workspace,
+        as_json=as_json,
+    )
 
 
 @app.command()
 def run(
     folder: Folder,
     budget: BudgetText,
-    problems: Annotated[Path, typer.Option(metavar="FILE", help="Prompts to answer (JSONL).")],
+    problems: Annotated[
+        Path, typer.Option(metavar="FILE", help="Prompts to answer (JSONL).")
+    ],
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to; default: results.jsonl in the workspace.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to; default: results.jsonl in the workspace."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
 ) -> None:
-    """Answer prompts by the plan, never above the budget; say what was promised and what came true.
+    """Answer prompts by the plan.
+
+    The budget is never passed. Says what was promised and what came true; the answers go
+    to results.jsonl, the draws to the workspace.
 
     \b
     planner run work --problems new.jsonl --budget "5 usd"
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_run import run_run
 
     run_run(folder, budget=budget, problems=problems, output=output, seed=seed)
@@ -224,11 +286,13 @@ def run(
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write report.html: frontier, allocation, promised against achieved, laws, sources.
+    """Write report.html.
+
+    Frontier, allocation, promised against achieved, laws, sources; opens offline.
 
     \b
     planner report work
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_measure import run_report
 
     say(f"wrote {run_report(folder)}")
@@ -239,38 +303,50 @@ def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="[WORKSPACE]", help="Where to keep the files.")
     ] = Path("planner-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="90 seconds in place of five minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="90 seconds in place of five minutes.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     budget: Annotated[
-        str | None, typer.Option(metavar="AMOUNT", help="Most to spend on the fresh prompts.")
+        str | None,
+        typer.Option(metavar="AMOUNT", help="Most to spend on the fresh prompts."),
     ] = None,
 ) -> None:
-    """The whole loop on tiny real models: measure, fit, plan, run on fresh prompts, report.
+    """Try the whole loop on tiny real models.
+
+    Measures, fits, plans, runs on fresh prompts against two baselines, and reports.
 
     \b
     planner demo
     planner demo work --quick
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.cli_demo import run_demo
 
-    run_demo(folder, quick=quick, seed=seed, budget=budget, console=out())
+    run_demo(folder, quick=quick, seed=seed, budget=budget)
 
 
 @app.command()
 def doctor(
-    workspace: Annotated[Path | None, typer.Argument(help="A workspace to look at too.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Argument(help="A workspace to look at too.")
+    ] = None,
 ) -> None:
-    """Say what is installed, which engines work, and what to do about the rest.
+    """Say what works, and what to do about the rest.
+
+    Exit code 1 if the embedded engine, or the workspace named, does not work.
 
     \b
     planner doctor
     planner doctor work
-    """
+    """  # noqa: D301 - \b keeps the examples as they are
     from planner.doctor import diagnose
 
     checks = diagnose(workspace)
-    show_table("planner doctor", ("what", "status", "found", "what to do"),
-               [(c.name, c.status, c.found, c.advice) for c in checks])  # fmt: skip
+    show_table(
+        "planner doctor",
+        ("what", "status", "found", "what to do"),
+        [(c.name, c.status, c.found, c.advice) for c in checks],
+    )
     if any(check.essential and check.status != "works" for check in checks):
         raise typer.Exit(1)
 

@@ -42,12 +42,23 @@ def warn(text: str) -> None:
 
 
 def show_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: Sequence[int] = (),
 ) -> None:
     """A table on stdout; cells are plain text."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for i, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if i in numeric else "left", header_style="dim")
+        table.add_column(
+            escape(column), justify="right" if i in numeric else "left", header_style="dim"
+        )
     for row in rows:
         table.add_row(*map(escape, row))
     out().print(table)
@@ -64,9 +75,12 @@ def progress(label: str) -> Iterator[Update]:
         yield _plain(label)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         TextColumn("left"),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=err(), transient=False) as bar:
         task = bar.add_task(escape(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from planner.config import Workspace, reference_targets
+from planner.config import SamplingConfig, Workspace, reference_targets
 from planner.data import REFERENCE
 from planner.models.errors import InputError
 from planner.models.files import write_atomic
@@ -16,13 +16,13 @@ TEMPLATE = """\
 
 models:                        # one entry a candidate; the planner picks among them
   - name: small                # what plans and reports call it; your choice
-    engine: openai             # any OpenAI-compatible server: vLLM, llama.cpp, SGLang, a provider
+    engine: openai             # any OpenAI-compatible server, e.g. vLLM, llama.cpp
     location: http://localhost:8000/v1     # base URL
     served_name: my-org/small-model        # the server's name for it; default: name
-    # api_key_env: OPENAI_API_KEY          # environment variable that holds the key, never the key
+    # api_key_env: MY_KEY                  # variable that holds the key, never the key
     # chat: true                           # /chat/completions instead of /completions
-    # architecture: small/config.json      # its Hugging Face config: adds FLOP, bytes and seconds
-    prices:                                # leave out what is not priced: no usd budget then
+    # architecture: small/config.json      # Hugging Face config: adds FLOP, bytes, seconds
+    prices:                                # leave out what is not priced
       input_usd_per_mtok: 0.10             # USD for a million tokens
       output_usd_per_mtok: 0.40
       source: "example figures; put your price list and its date here"
@@ -43,48 +43,60 @@ problems: problems.jsonl       # one JSON object a line:
                                #   task       problems of one task share their laws
                                #   verifier   exact | numeric | chain | countdown
                                #   reference  right answer, where the verifier needs one
-                               # aim at 100 problems a task or more, like those to come
+                               # aim at 100 problems a task, like the prompts to come
 
-budget: "5 usd"                # a default for `planner plan`; units: tokens, s, usd, flop, bytes, eflop
+budget: "5 usd"                # for `planner plan`; tokens, s, usd, flop, bytes or eflop
 
 sampling:
-  n_samples: 16                # draws a problem, model and temperature; more narrows the laws
+  n_samples: 16                # draws a problem, model and temperature; more is better
   temperatures: [0.6, 1.0]
   max_tokens: 512              # longest answer; a draw that goes on past it counts as wrong
   top_p: 1.0
   seed: 0
 
-# scorer: path/to/verifier     # folder of a scalar-head Llama verifier: adds scored best-of-N
+# scorer: path/to/verifier     # scalar-head Llama verifier: adds scored best-of-N
 """
 
-_REFERENCE_HEAD = """\
-# The reference workload: tiny models that came with inferplan, on tasks that check themselves.
-# Next: planner calibrate, planner fit, planner plan --budget "2e9 eflop", planner run.
+_REFERENCE = """\
+# The reference workload: the tiny models that came with inferplan, and their tasks.
+# Next: planner calibrate, planner fit, planner plan --budget "2e10 eflop", planner run.
 
 models:
-"""
-_REFERENCE_TAIL = """\
+{models}
+problems: problems.jsonl       # one JSON object a line
 
-problems: problems.jsonl       # prompt, task, verifier, reference; made by `planner init --reference`
-
-# budget: "2e9 eflop"          # FLOP plus bytes moved times the machine's intensity
+# budget: "2e10 eflop"         # FLOP plus bytes moved times the machine's intensity
 
 sampling:
-  n_samples: 32                # draws a problem, model and temperature; more narrows the laws
-  temperatures: [0.6, 1.0]
-  max_tokens: 160              # with the prompt, what the models were trained on
-  top_p: 1.0
-  seed: 0
-"""
+  n_samples: {n_samples}                # draws a problem, model and temperature
+  temperatures: {temperatures}
+  max_tokens: {max_tokens}              # with the prompt: what the models were trained on
+  top_p: {top_p}
+  seed: {seed}
+{scorer}"""
 
+# as much as `planner demo` measures, twice over
+_SAMPLING = SamplingConfig(n_samples=32, temperatures=(0.6, 1.0), max_tokens=144)
 _EXAMPLES = (
-    {"task": "arithmetic", "prompt": "Compute 17 * 23. End with the number.", "verifier": "numeric",
-     "reference": "391"},
-    {"task": "arithmetic", "prompt": "Compute 1024 - 377. End with the number.", "verifier": "numeric",
-     "reference": "647"},
-    {"task": "capitals", "prompt": "What is the capital of Peru? Answer with its name only.",
-     "verifier": "exact", "reference": "Lima"},
-)  # fmt: skip
+    {
+        "task": "arithmetic",
+        "prompt": "Compute 17 * 23. End with the number.",
+        "verifier": "numeric",
+        "reference": "391",
+    },
+    {
+        "task": "arithmetic",
+        "prompt": "Compute 1024 - 377. End with the number.",
+        "verifier": "numeric",
+        "reference": "647",
+    },
+    {
+        "task": "capitals",
+        "prompt": "What is the capital of Peru? Answer with its name only.",
+        "verifier": "exact",
+        "reference": "Lima",
+    },
+)
 
 
 def write_workspace(folder: Path, *, reference: bool) -> Workspace:
@@ -100,31 +112,49 @@ def write_workspace(folder: Path, *, reference: bool) -> Workspace:
     """
     workspace = Workspace(folder)
     files = {
-        folder / "problems.jsonl": _reference_problems() if reference else _lines(_EXAMPLES),
-        workspace.config_file: _reference_config() if reference else TEMPLATE,
+        folder / "problems.jsonl": _reference_problems()
+        if reference
+        else _lines(_EXAMPLES),
+        workspace.config_file: reference_config(_SAMPLING) if reference else TEMPLATE,
     }
     for path in files:
         if path.exists():
-            raise InputError(f"{path}: exists; choose another folder, or move it away first")
+            raise InputError(
+                f"{path}: exists; choose another folder, or move it away first"
+            )
     for path, content in files.items():
         write_atomic(path, content)
     return workspace
 
 
-def _reference_config() -> str:
+def reference_config(sampling: SamplingConfig) -> str:
+    """A config of the reference models.
+
+    Args:
+        sampling: How much to measure.
+
+    Raises:
+        InputError: The reference models are not installed.
+    """
     targets = reference_targets()
     if not targets:
-        raise InputError(
-            f"{REFERENCE}: no reference models; install inferplan again, from a wheel that has them"
-        )
+        raise InputError(f"{REFERENCE}: no reference models; install inferplan again")
     models = "".join(
         f"  - name: {target.name}\n    engine: embedded\n"
         f"    location: {json.dumps(target.location)}\n"
         for target in targets
     )
-    scorer = REFERENCE / "verifier"
-    known = f"\nscorer: {json.dumps(str(scorer))}\n" if scorer.is_dir() else ""
-    return f"{_REFERENCE_HEAD}{models}{_REFERENCE_TAIL}{known}"
+    folder = REFERENCE / "tiny-verifier"
+    scorer = f"\nscorer: {json.dumps(str(folder))}\n" if folder.is_dir() else ""
+    return _REFERENCE.format(
+        models=models,
+        scorer=scorer,
+        n_samples=sampling.n_samples,
+        temperatures=list(sampling.temperatures),
+        max_tokens=sampling.max_tokens,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+    )
 
 
 def _reference_problems() -> str:

@@ -12,28 +12,13 @@ from planner.engines import open_engine
 from planner.models.errors import InputError, NotMeasuredError, StoreError
 from planner.models.specs import ModelTarget
 from planner.prompt_run import Scorer
+from planner.running import open_scorer
 
 if TYPE_CHECKING:
     from planner.calibration.store import Store
     from planner.models.artifact import HoldoutRow
 
 _FREE_BYTES = 50e6  # a calibration writes a few megabytes; less than this is a full disk
-
-
-def open_scorer(workspace: Workspace) -> Scorer | None:
-    """The scored verifier of the config, if it names one.
-
-    Raises:
-        InputError: The folder is missing, or holds no verifier.
-    """
-    folder = workspace.scorer_folder()
-    if folder is None:
-        return None
-    from planner.engines.embedded import EmbeddedScorer
-
-    if not folder.is_dir():
-        raise InputError(f"{workspace.config_file}: scorer: {folder}: no such folder")
-    return EmbeddedScorer(folder).score
 
 
 def run_calibrate(
@@ -53,7 +38,7 @@ def run_calibrate(
     config, problems = workspace.config(), workspace.problems()
     targets = _chosen(workspace, only)
     _check_disk(folder)
-    store, scorer = Store(workspace.measurements), open_scorer(workspace)
+    store, scorer = Store(workspace.measurements), _scorer(workspace)
     machine = describe_machine()
     store.append_machine(machine)
     made = 0
@@ -65,8 +50,17 @@ def run_calibrate(
     say(f"{made:,} draws made, {total:,} in {workspace.measurements}")
     few = n_samples or config.sampling.n_samples
     if few < 8 or len(problems) < 30:
-        warn(f"note: {len(problems)} problems with {few} draws each give wide laws; 100 with 16 give useful ones")
-    say(f"next: planner fit {folder}")
+        warn(
+            f"note: {len(problems)} problems with {few} draws each give wide laws; 100 "
+            "with 16 give useful ones"
+        )
+
+
+def _scorer(workspace: Workspace) -> Scorer | None:
+    folder = workspace.scorer_folder()
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{workspace.config_file}: scorer: {folder}: no such folder")
+    return open_scorer(folder)
 
 
 def _chosen(workspace: Workspace, only: Sequence[str]) -> list[ModelTarget]:
@@ -74,41 +68,69 @@ def _chosen(workspace: Workspace, only: Sequence[str]) -> list[ModelTarget]:
     names = [target.name for target in targets]
     for name in only:
         if name not in names:
-            raise InputError(f"{workspace.config_file}: no model {name!r}; it has {', '.join(names)}")
+            raise InputError(
+                f"{workspace.config_file}: no model {name!r}; it has {', '.join(names)}"
+            )
     return [target for target in targets if not only or target.name in only]
 
 
 def _check_disk(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < _FREE_BYTES:
-        raise StoreError(f"{folder}: only {free / 1e6:.0f} MB left on the disk; free some space first")
+        raise StoreError(
+            f"{folder}: only {free / 1e6:.0f} MB left on the disk; free some space first"
+        )
 
 
 def _sample(
-    store: "Store", target: ModelTarget, workspace: Workspace, machine: str,
-    scorer: Scorer | None, n_samples: int | None,
-) -> int:  # fmt: skip
+    store: "Store",
+    target: ModelTarget,
+    workspace: Workspace,
+    machine: str,
+    scorer: Scorer | None,
+    n_samples: int | None,
+) -> int:
     from planner.calibration.sampling import sample
 
     settings = workspace.config().sampling
-    with closing(open_engine(target)) as engine, progress(f"{target.name}: draws") as update:
+    with (
+        closing(open_engine(target)) as engine,
+        progress(f"{target.name}: draws") as update,
+    ):
         return sample(
-            store, engine, workspace.problems(),
-            n_samples=n_samples or settings.n_samples, temperatures=settings.temperatures,
-            max_tokens=settings.max_tokens, top_p=settings.top_p, seed=settings.seed,
-            machine=machine, scorer=scorer, progress=update,
-        )  # fmt: skip
+            store,
+            engine,
+            workspace.problems(),
+            n_samples=n_samples or settings.n_samples,
+            temperatures=settings.temperatures,
+            max_tokens=settings.max_tokens,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            machine=machine,
+            scorer=scorer,
+            progress=update,
+        )
 
 
 def _time(store: "Store", target: ModelTarget, machine: str) -> None:
-    """Time a model's steps; one that cannot be timed has no cost in seconds, and that is said."""
+    """Time a model's steps; say so where that cannot be, as seconds are unknown then."""
     from planner.calibration.latency import time_engine
 
     if target.architecture is None or target.engine == "recorded":
-        why = "recorded draws cannot be" if target.engine == "recorded" else "its architecture is unknown"
-        warn(f"note: {target.name} is not timed ({why}); no budget in s, flop, bytes or eflop for it")
+        why = (
+            "recorded draws cannot be"
+            if target.engine == "recorded"
+            else "its architecture is unknown"
+        )
+        warn(
+            f"note: {target.name} is not timed ({why}); no budget in s, flop, bytes or "
+            "eflop for it"
+        )
         return
-    with closing(open_engine(target)) as engine, progress(f"{target.name}: step times") as update:
+    with (
+        closing(open_engine(target)) as engine,
+        progress(f"{target.name}: step times") as update,
+    ):
         try:
             time_engine(store, engine, target.architecture, machine, progress=update)
         except NotMeasuredError as error:
@@ -126,14 +148,16 @@ def run_fit(folder: Path, *, seed: int) -> None:
 
     workspace = Workspace(folder)
     laws = fit_laws(
-        Store(workspace.measurements), targets=workspace.targets(), problems=workspace.problems(),
-        seed=seed, progress=warn,
-    )  # fmt: skip
+        Store(workspace.measurements),
+        targets=workspace.targets(),
+        problems=workspace.problems(),
+        seed=seed,
+        progress=warn,
+    )
     laws.save(workspace.laws_file)
     show_holdout(laws.holdout)
     cells = f"{len(laws.cells)} cells (model, task, difficulty, temperature, token cap)"
     say(f"wrote {workspace.laws_file}: {cells}")
-    say(f"next: planner plan {folder} --budget ...")
 
 
 def show_holdout(rows: "Sequence[HoldoutRow]") -> None:
@@ -147,11 +171,24 @@ def show_holdout(rows: "Sequence[HoldoutRow]") -> None:
                 off = sum(abs(row.predicted / row.observed - 1) for row in own) / len(own)
                 error = f"{100 * off:.1f} %"
             else:
-                error = f"{100 * sum(abs(row.predicted - row.observed) for row in own) / len(own):.1f} points"
-            lines.append((quantity.replace("_", " "), model, str(len(own)), error, f"{100 * inside:.0f} %"))
+                off = sum(abs(row.predicted - row.observed) for row in own) / len(own)
+                error = f"{100 * off:.1f} points"
+            lines.append(
+                (
+                    quantity.replace("_", " "),
+                    model,
+                    str(len(own)),
+                    error,
+                    f"{100 * inside:.0f} %",
+                )
+            )
     if lines:
-        show_table("held-out error", ("quantity", "model", "rows", "mean |error|", "inside 90 %"),
-                   lines, numeric=(2, 3, 4))  # fmt: skip
+        show_table(
+            "held-out error",
+            ("quantity", "model", "rows", "mean |error|", "inside 90 %"),
+            lines,
+            numeric=(2, 3, 4),
+        )
     else:
         warn("note: too few measurements to hold any out; the laws are not checked")
 
@@ -175,7 +212,9 @@ def run_report(folder: Path) -> Path:
         workspace.report_file,
         laws=Laws.load(workspace.laws_file),
         plan=Plan.load(workspace.plan_file) if workspace.plan_file.exists() else None,
-        samples=store.samples(), timings=store.timings(), machines=store.machines(),
+        samples=store.samples(),
+        timings=store.timings(),
+        machines=store.machines(),
         outcome=Outcome.load(outcome) if outcome.exists() else None,
-    )  # fmt: skip
+    )
     return workspace.report_file

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 from planner.engines.base import Engine, Finished, Request, Session
@@ -59,7 +60,7 @@ class Lane:
         self.flights: dict[int, _Flight] = {}
         self.error: ServingError | None = None  # of the draw given up last
         self._ledger = ledger
-        self._cost_model = cost_model
+        self._cost = lru_cache(maxsize=65_536)(cost_model.of_draw)  # lengths recur
         self._session: Session | None = None
         self._submitted = 0
         self._patience_s = _POLL_S
@@ -97,7 +98,7 @@ class Lane:
         """
         request = ticket.request
         prompt_tokens = self.engine.count_tokens(request.prompt) + self._excess_tokens
-        upper = self._cost_model.of_draw(prompt_tokens, request.max_tokens)
+        upper = self._cost(prompt_tokens, request.max_tokens)
         reservation = self._ledger.reserve(upper.in_unit(self._ledger.budget.unit))
         if reservation is None:
             return False
@@ -139,7 +140,7 @@ class Lane:
         flight, draw = self.flights.pop(finished.key), finished.draw
         cost = Cost()
         if draw.prompt_tokens or draw.output_tokens:
-            cost = self._cost_model.of_draw(draw.prompt_tokens, draw.output_tokens)
+            cost = self._cost(draw.prompt_tokens, draw.output_tokens)
         cancelled = finished.error is None and draw.finish_reason == "cancelled"
         overrun = self._ledger.overrun
         self._ledger.settle(flight.reservation, cost, cancelled=cancelled)

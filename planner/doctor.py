@@ -46,7 +46,11 @@ def diagnose(workspace: Path | None = None) -> tuple[Check, ...]:
         workspace: A folder to look at too: can it be written, is its config valid.
     """
     checks = [
-        Check(name="python", status="works", found=f"{platform.python_version()} on {platform.system()}"),
+        Check(
+            name="python",
+            status="works",
+            found=f"{platform.python_version()} on {platform.system()}",
+        ),
         Check(name="inferplan", status="works", found=__version__),
         _machine(),
         _blas(),
@@ -54,14 +58,18 @@ def diagnose(workspace: Path | None = None) -> tuple[Check, ...]:
         _importable("openai", "openai"),
         *(_extra(name) for name in _EXTRAS),
         _importable("recorded", "pyarrow"),
-    ]  # fmt: skip
+    ]
     if workspace is not None:
         checks.append(_workspace(workspace))
     return tuple(checks)
 
 
 def _machine() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -74,28 +82,39 @@ def _blas() -> Check:
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    named = ", ".join(f"{p['internal_api']} {p.get('version') or ''}".strip() + f", {p['num_threads']} threads" for p in pools)
-    return Check(name="numpy", status="works", found=f"{np.__version__}; BLAS: {named or 'unknown'}")
+    named = ", ".join(
+        f"{p['internal_api']} {p.get('version') or ''}".strip()
+        + f", {p['num_threads']} threads"
+        for p in pools
+    )
+    return Check(
+        name="numpy", status="works", found=f"{np.__version__}; BLAS: {named or 'unknown'}"
+    )
 
 
 def _reference_models() -> list[Check]:
     """The embedded engine, tried on every reference model: a few tokens each."""
     targets = reference_targets()
     if not targets:
-        return [Check(
-            name=DEFAULT_ENGINE, status="fails", found=f"no reference models in {REFERENCE}",
-            advice="install inferplan again, from a wheel that holds data/reference",
-        )]  # fmt: skip
+        return [
+            Check(
+                name=DEFAULT_ENGINE,
+                status="fails",
+                found=f"no reference models in {REFERENCE}",
+                advice="install inferplan again, from a wheel that holds data/reference",
+            )
+        ]
     checks = [_decodes(target) for target in targets]
     failed = [check for check in checks if check.status != "works"]
     return [
         Check(
-            name=DEFAULT_ENGINE, status="fails" if failed else "works",
+            name=DEFAULT_ENGINE,
+            status="fails" if failed else "works",
             found=f"{len(targets) - len(failed)} of {len(targets)} reference models decode",
             advice=failed[0].advice if failed else "",
         ),
         *checks,
-    ]  # fmt: skip
+    ]
 
 
 def _decodes(target: ModelTarget) -> Check:
@@ -104,12 +123,16 @@ def _decodes(target: ModelTarget) -> Check:
     def attempt() -> str:
         engine = open_engine(target)
         try:
-            draws = draw_all(engine, [Request(prompt=_PROBE, max_tokens=8, seed=0, temperature=0.0)])
+            draws = draw_all(
+                engine, [Request(prompt=_PROBE, max_tokens=8, seed=0, temperature=0.0)]
+            )
             return f"{draws[0][0].output_tokens} tokens decoded; {engine.version}"
         finally:
             engine.close()
 
-    return _tried(name, attempt, "install inferplan again: a file of the model is missing or damaged")
+    return _tried(
+        name, attempt, "install inferplan again: a file of the model is missing or damaged"
+    )
 
 
 def _tried(name: str, attempt: Callable[[], str], advice: str) -> Check:
@@ -126,18 +149,28 @@ def _importable(engine: str, distribution: str) -> Check:
     name = f"engine {engine}"
     version = _version(distribution)
     if version is None or util.find_spec(f"planner.engines.{engine}") is None:
-        return Check(name=name, status="fails", found=f"{distribution} is not installed",
-                     advice="pip install --force-reinstall inferplan")  # fmt: skip
+        return Check(
+            name=name,
+            status="fails",
+            found=f"{distribution} is not installed",
+            advice="pip install --force-reinstall inferplan",
+        )
     needs = "a server's URL" if engine == "openai" else "recorded samples"
-    return Check(name=name, status="works", found=f"{distribution} {version}; needs {needs}")
+    return Check(
+        name=name, status="works", found=f"{distribution} {version}; needs {needs}"
+    )
 
 
 def _extra(engine: str) -> Check:
     name, modules = f"engine {engine}", _EXTRAS[engine]
     missing = [module for module in modules if util.find_spec(module) is None]
     if missing:
-        return Check(name=name, status="missing", found=f"{' and '.join(missing)} not installed",
-                     advice=f"pip install 'inferplan[{engine}]'")  # fmt: skip
+        return Check(
+            name=name,
+            status="missing",
+            found=f"{' and '.join(missing)} not installed",
+            advice=f"pip install 'inferplan[{engine}]'",
+        )
     versions = ", ".join(f"{m} {_version(m) or 'of unknown version'}" for m in modules)
     return Check(name=name, status="works", found=f"{versions} installed; not loaded")
 
@@ -158,4 +191,8 @@ def _workspace(folder: Path) -> Check:
         config = Workspace(folder).config()
         return f"can be written; {len(config.models)} models in its config"
 
-    return _tried("workspace", attempt, f"`planner init {folder}` makes one; else correct what is named")
+    return _tried(
+        "workspace",
+        attempt,
+        f"`planner init {folder}` makes one; else correct what is named",
+    )

@@ -98,6 +98,7 @@ class Executor:
         choose: Choose,
         *,
         progress: Progress | None = None,
+        ended: Callable[[Result], None] | None = None,
     ) -> list[Result]:
         """Answer every problem, or say that the budget or the deadline left none for it.
 
@@ -108,6 +109,7 @@ class Executor:
                 included. What is left is not spent, and not held for prompts that run: a
                 running prompt holds an even share until it has spent more.
             progress: Told how many prompts are finished, of how many.
+            ended: Told each result, as prompts finish; before `progress`.
 
         Returns:
             One result a problem, in order.
@@ -127,7 +129,7 @@ class Executor:
         loop = RunLoop(
             problems, choose, dispatcher=dispatcher, ledger=self._ledger,
             scorer=self._scorer, settings=self._settings, clock=self._clock,
-            done=self._done, progress=progress,
+            done=self._done, progress=progress, ended=ended,
         )  # fmt: skip
         try:
             loop.run()

@@ -1,7 +1,10 @@
 """Options between the measured ones: other token caps, temperatures and n.
 
 Linear between two measured caps and two measured temperatures, and in log n; nothing
-beyond the measured range of caps and temperatures.
+beyond the measured range of caps and temperatures. A curve that rises between two measured
+values d apart may do so anywhere: a standard deviation of d / sqrt(12) half-way, and less
+towards the ends, joins that of the measurements (a quarter of it in n, whose curves bend
+smoothly).
 """
 
 import math
@@ -48,12 +51,11 @@ class Family:
         where = f"{option.model} {option.strategy}"
         t0, t1, u = _between(self.temperatures, option.temperature, f"{where}: temperature")
         c0, c1, v = _between(self.caps, option.max_tokens, f"{where}: max_tokens")
-        weights = {
-            (t0, int(c0)): (1 - u) * (1 - v), (t1, int(c0)): u * (1 - v),
-            (t0, int(c1)): (1 - u) * v, (t1, int(c1)): u * v,
-        }  # fmt: skip
         parts: list[tuple[float, Point]] = []
-        for corner, weight in weights.items():
+        for corner, weight in (
+            ((t0, int(c0)), (1 - u) * (1 - v)), ((t1, int(c0)), u * (1 - v)),
+            ((t0, int(c1)), (1 - u) * v), ((t1, int(c1)), u * v),
+        ):  # fmt: skip
             if weight == 0:
                 continue
             if corner not in self.corners:
@@ -70,7 +72,7 @@ class Family:
             reasons.append(
                 f"max_tokens {option.max_tokens} between measured {c0:g} and {c1:g}"
             )
-        mixed = _mix(parts)
+        mixed = _mix(parts, doubt=1.0)
         origin = mixed.origin if len(parts) == 1 else "optuna"
         return replace(mixed, option=option, extrapolated=tuple(reasons), origin=origin)
 
@@ -145,7 +147,7 @@ def _at_n(points: tuple[Point, ...], n: int, where: str) -> Point:
         return lower
     log_weight = math.log(n / low) / math.log(high / low)
     linear = (n - low) / (high - low)
-    mixed = _mix([(1 - log_weight, lower), (log_weight, upper)])
+    mixed = _mix([(1 - log_weight, lower), (log_weight, upper)], doubt=0.25)
     weight = log_weight if upper.option.strategy in _EARLY_STOPPING else linear
     cost = _mix([(1 - weight, lower), (weight, upper)])
     return replace(
@@ -156,19 +158,27 @@ def _at_n(points: tuple[Point, ...], n: int, where: str) -> Point:
     )  # fmt: skip
 
 
-def _mix(parts: list[tuple[float, Point]]) -> Point:
+def _mix(parts: list[tuple[float, Point]], doubt: float = 0.0) -> Point:
     """Weighted mean of forecasts; noise and labels of the heaviest.
 
     Standard deviations are averaged too, as if the parts were off together: the safe side.
+
+    Args:
+        parts: Weight and forecast; the weights add to 1.
+        doubt: How freely the curve may run between the parts; see the module.
     """
-    heaviest = max(parts, key=lambda part: part[0])[1]
+    heaviest, kept = max(parts, key=lambda part: part[0])[1], [p for _, p in parts]
 
     def mean(name: str) -> float:
         return float(sum(weight * getattr(p, name) for weight, p in parts))
 
+    apart = max(p.accuracy for p in kept) - min(p.accuracy for p in kept)
+    spread = 1 - sum(weight**2 for weight, _ in parts)  # 2 w (1 - w) of two parts
+    between = doubt * apart / math.sqrt(12) * min(2 * spread, 1.0)
     return replace(
-        heaviest, accuracy=mean("accuracy"), accuracy_sd=mean("accuracy_sd"),
+        heaviest, accuracy=mean("accuracy"),
+        accuracy_sd=math.hypot(mean("accuracy_sd"), between),
         draws=mean("draws"), prompt_tokens=mean("prompt_tokens"),
         output_tokens=mean("output_tokens"), output_tokens_sd=mean("output_tokens_sd"),
-        n_problems=min(p.n_problems for _, p in parts),
+        n_problems=min(p.n_problems for p in kept),
     )  # fmt: skip

@@ -30,8 +30,12 @@ class ArmResult(Frozen):
     spent: dict[str, float]  # by unit, where the unit is known
     by_group: tuple[GroupResult, ...]
     cancelled_draws: int = Field(default=0, ge=0)  # their tokens were paid for
-    unanswered: int = Field(default=0, ge=0)  # no budget or no answer left; counted as wrong
-    gain_se: float | None = None  # standard error of planner - this arm, paired over prompts
+    unanswered: int = Field(
+        default=0, ge=0
+    )  # no budget or no answer left; counted as wrong
+    gain_se: float | None = (
+        None  # standard error of planner - this arm, paired over prompts
+    )
     wall_s: float | None = None
 
 

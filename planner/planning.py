@@ -1,7 +1,7 @@
 """Laws and a budget in, a plan out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +10,7 @@ from planner import __version__
 from planner.allocate import Allocation, Ladder, undominated
 from planner.limits import Budget, Slo
 from planner.models.artifact import Laws
+from planner.models.cost import UNITS
 from planner.models.errors import InfeasibleError, InputError, NotMeasuredError
 from planner.models.prediction import Array
 from planner.options import (
@@ -17,6 +18,7 @@ from planner.options import (
     Ints,
     OptionTable,
     build_options,
+    expected_cost,
     known_groups,
 )
 from planner.plan import Baseline, FrontierPoint, Group, Plan, Share
@@ -31,7 +33,8 @@ from planner.search import search_options
 from planner.uniform import Uniform, best_uniform, fill_budget, uniform_settings
 
 # Kept back: two standard deviations of the spend of the prompts that run at the end, when
-# nothing is left to correct it with.
+# nothing is left to correct it with; and what the last draw must have free beyond what it
+# is expected to cost, since the ledger holds its worst case.
 _LAST_PROMPTS = 16
 _RESERVE = (0.01, 0.04)  # least and most, as shares of the budget
 _FRONTIER_BUDGETS = 12
@@ -244,8 +247,20 @@ def _reserve(
     sd = float(np.sqrt(draft.weights @ cost_sd(table, draft.rows, budget.unit) ** 2))
     last = min(n_prompts, _LAST_PROMPTS)
     low, high = _RESERVE
-    reserve = min(max(2 * sd * last**0.5 / budget.total, low), high)
+    wanted = 2 * sd * last**0.5 + _worst_excess(table, draft.rows, budget.unit)
+    reserve = min(max(wanted / budget.total, low), high)
     return reserve, max(per_prompt * (1 - reserve), least)
+
+
+def _worst_excess(table: OptionTable, rows: Ints, unit: str) -> float:
+    """Most that one draw, at its cap, costs beyond its expectation."""
+    one_draw = [
+        replace(p, draws=1.0, output_tokens=tokens)
+        for p in (table.points[row] for row in rows.tolist())
+        for tokens in (p.output_tokens / p.draws, float(p.option.max_tokens))
+    ]
+    cost = expected_cost(one_draw, table.cost_models)[:, UNITS.index(unit)]
+    return max(float(np.max(cost[1::2] - cost[::2])), 0.0)
 
 
 def _reasons(table: OptionTable, rows: set[int]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class PromptRun:
         self.order, self.problem, self.option, self.share = order, problem, option, share
         self.queue: deque[Ticket] = deque()
         self.flying = 0  # draws that run, or wait to be retried
-        self.cost = Cost()
+        self.cost = Cost()  # so far
         self._settings = settings
         self._max_tokens = max_tokens
         self._verifier = get_verifier(problem.verifier)
@@ -104,7 +104,8 @@ class PromptRun:
         self._draws: dict[int, Draw] = {}
         self._scores: dict[int, float] = {}
         self._times: dict[int, str] = {}
-        self._attempts = self._cancelled = 0
+        self._costs: dict[tuple[int, int], Cost] = {}  # by draw and attempt
+        self._cancelled = 0
         self._stopped = ""
 
     @property
@@ -144,7 +145,7 @@ class PromptRun:
 
     def charge(self, landed: Landed) -> None:
         """Count an attempt that ended, whatever its end."""
-        self._attempts += 1
+        self._costs[landed.ticket.draw, landed.ticket.attempt] = landed.cost
         self._cancelled += landed.cancelled
         self.cost += landed.cost
 
@@ -206,7 +207,9 @@ class PromptRun:
             problem_id=problem.problem_id, task=problem.task, prompt=problem.prompt,
             option=self.option, answer=answer, text=text,
             confidence=0.0 if choice is None else choice.confidence, correct=correct,
-            draws=self._attempts, cancelled_draws=self._cancelled, cost=self.cost,
+            draws=len(self._costs), cancelled_draws=self._cancelled,
+            # in draw order: which draw ended first must not show in the last bit
+            cost=sum((self._costs[key] for key in sorted(self._costs)), Cost()),
             status="unanswered" if chosen is None else "answered", stopped=self._stopped,
             samples=tuple(self._sample(i, engine) for i in sorted(self._draws) if gradable),
         )  # fmt: skip

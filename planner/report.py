@@ -6,34 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from planner.models.artifact import HoldoutRow, Laws
+from planner.models.artifact import Laws
 from planner.models.files import write_atomic
 from planner.outcome import ArmResult, Outcome
 from planner.plan import Plan, Share
 from planner.report_figures import (
-    ACHIEVED,
-    PROMISED,
-    Palette,
     allocation,
-    arm_name,
-    arm_symbol,
     budget_shares,
     frontier,
-    model_legend,
-    models_of,
     options,
     promises,
     spends,
-    wilson,
 )
-from planner.report_laws import (
-    coverage,
-    holdout,
-    latency,
-    latency_check,
-    latency_laws,
-    temperatures,
-)
+from planner.report_measured import coverage_section, holdout_section, latency_section
 from planner.report_page import (
     Markup,
     amount,
@@ -49,8 +34,17 @@ from planner.report_page import (
     tiles,
 )
 from planner.report_sources import provenance, reach
-
-_NEUTRAL = "#8C8C8C"
+from planner.report_style import (
+    ACHIEVED,
+    NEUTRAL,
+    PROMISED,
+    Palette,
+    arm_name,
+    arm_symbol,
+    model_legend,
+    models_of,
+    wilson,
+)
 
 
 def write_report(
@@ -85,10 +79,12 @@ def write_report(
         parts.append(("allocation", "Where the budget goes", _allocation(plan, palette)))
     if outcome is not None:
         parts.append(("promised", "Promised and achieved", _promised(outcome)))
-    parts.append(("coverage", "pass@k", _coverage(laws, samples, palette, rng)))
-    parts.append(("latency", "Step times", _latency(laws, timings, palette, rng)))
-    parts.append(("holdout", "Held-out error", _holdout(laws.holdout, palette)))
-    parts.append(("sources", "Sources and assumptions", provenance(laws, plan, samples, machines)))
+    parts.append(("coverage", "pass@k", coverage_section(laws, samples, palette, rng)))
+    parts.append(("latency", "Step times", latency_section(laws, timings, palette, rng)))
+    parts.append(("holdout", "Held-out error", holdout_section(laws.holdout, palette)))
+    parts.append(
+        ("sources", "Sources and assumptions", provenance(laws, plan, samples, machines))
+    )
     if plan is not None:
         parts.append(("reach", "Extrapolations", reach(plan)))
     when = (outcome or plan or laws).created_at
@@ -97,14 +93,16 @@ def write_report(
 
 
 def _gain(outcome: Outcome, name: str) -> tuple[float, float] | None:
-    """Planner's accuracy minus an arm's, and its standard error; None without references."""
+    """Planner's accuracy minus an arm's, and its standard error; None if not graded."""
     own, other = outcome.planner, outcome.arms[name]
     if own is None or own.accuracy is None or other.accuracy is None:
         return None
     if other.gain_se is not None:
         return own.accuracy - other.accuracy, other.gain_se
     # as if the arms had met different prompts: too wide rather than too narrow
-    variance = sum(a.accuracy * (1 - a.accuracy) / a.n_prompts for a in (own, other) if a.accuracy)
+    variance = sum(
+        a.accuracy * (1 - a.accuracy) / a.n_prompts for a in (own, other) if a.accuracy
+    )
     return own.accuracy - other.accuracy, variance**0.5
 
 
@@ -118,79 +116,129 @@ def _headline(plan: Plan | None, outcome: Outcome | None) -> Markup:
     own = outcome.planner if outcome is not None else None
     lead, items = [], []
     if plan is None:
-        lead.append("Measured and fitted; nothing is planned yet. `planner plan` makes a plan from these laws.")
-    else:
-        promise, budget = plan.promised_accuracy, amount(plan.budget_total, plan.budget_unit)
         lead.append(
-            f"With {budget} for {plan.n_prompts:,} prompts the plan promised {percent(promise.mean)} "
-            f"of them right (90 % interval {100 * promise.low:.1f}\u2013{100 * promise.high:.1f})."
+            "Measured and fitted; nothing is planned yet. `planner plan` makes a plan "
+            "from these laws."
         )
-        items.append(("promised accuracy", percent(promise.mean),
-                      f"90 %: {100 * promise.low:.1f}\u2013{100 * promise.high:.1f}"))  # fmt: skip
+    else:
+        promise, budget = (
+            plan.promised_accuracy,
+            amount(plan.budget_total, plan.budget_unit),
+        )
+        lead.append(
+            f"With {budget} for {plan.n_prompts:,} prompts the plan promised "
+            f"{percent(promise.mean)} "
+            "of them right (90 % interval "
+            f"{100 * promise.low:.1f}\u2013{100 * promise.high:.1f})."
+        )
+        items.append(
+            (
+                "promised accuracy",
+                percent(promise.mean),
+                f"90 %: {100 * promise.low:.1f}\u2013{100 * promise.high:.1f}",
+            )
+        )
         if own is not None and own.accuracy is not None:
             inside = promise.low <= own.accuracy <= promise.high
-            place = "inside" if inside else "above" if own.accuracy > promise.high else "below"
+            place = (
+                "inside" if inside else "above" if own.accuracy > promise.high else "below"
+            )
             lead.append(f"It got {percent(own.accuracy)} right, {place} that interval.")
-            items.append(("achieved accuracy", percent(own.accuracy),
-                          f"{place} the promise; {own.n_prompts:,} prompts"))  # fmt: skip
+            items.append(
+                (
+                    "achieved accuracy",
+                    percent(own.accuracy),
+                    f"{place} the promise; {own.n_prompts:,} prompts",
+                )
+            )
         elif own is None:
-            lead.append("It has not been carried out yet: `planner run` does, and adds what came true.")
+            lead.append(
+                "It has not been carried out yet: `planner run` does, and adds what came "
+                "true."
+            )
     if outcome is not None and own is not None and outcome.budget_unit in own.spent:
         share = own.spent[outcome.budget_unit] / outcome.budget_total
         over = share > 1
-        items.append(("spent", f"{100 * share:.1f}\u202f%",
-                      f"of {amount(outcome.budget_total, outcome.budget_unit)}"
-                      + (": over the budget" if over else "")))  # fmt: skip
-        lead.append(f"It spent {percent(share)} of the budget" + ("." if not over else ": more than it was given."))
+        items.append(
+            (
+                "spent",
+                f"{100 * share:.1f}\u202f%",
+                f"of {amount(outcome.budget_total, outcome.budget_unit)}"
+                + (": over the budget" if over else ""),
+            )
+        )
+        lead.append(
+            f"It spent {percent(share)} of the budget"
+            + ("." if not over else ": more than it was given.")
+        )
     for name in outcome.arms if outcome is not None else ():
         gain = _gain(outcome, name) if name != "planner" and outcome is not None else None
         if gain is None:
             continue
         verdict = _verdict(*gain)
-        items.append((f"against {arm_name(name)}", f"{100 * gain[0]:+.1f} points",
-                      f"\u00b1 {100 * gain[1]:.1f} (1 s.e.): {verdict}"))  # fmt: skip
+        items.append(
+            (
+                f"against {arm_name(name)}",
+                f"{100 * gain[0]:+.1f} points",
+                f"\u00b1 {100 * gain[1]:.1f} (1 s.e.): {verdict}",
+            )
+        )
         words = {"better": "more right than", "worse": "fewer right than"}.get(verdict)
         lead.append(
-            f"{abs(100 * gain[0]):.1f} points {words} the baseline \u201c{arm_name(name)}\u201d."
-            if words else f"It cannot be told apart from \u201c{arm_name(name)}\u201d ({100 * gain[0]:+.1f} points)."
-        )  # fmt: skip
+            f"{abs(100 * gain[0]):.1f} points {words} the baseline "
+            f"\u201c{arm_name(name)}\u201d."
+            if words
+            else f"It cannot be told apart from \u201c{arm_name(name)}\u201d "
+            f"({100 * gain[0]:+.1f} points)."
+        )
     return section("headline", "In short", paragraph(" ".join(lead), "lead"), tiles(items))
 
 
 def _frontier(plan: Plan, outcome: Outcome | None, palette: Palette) -> Markup:
     entries = [
-        ("line", "var(--fg)", "planner, best mix at each spend"), ("band", _NEUTRAL, "its 90 % interval"),
+        ("line", "var(--fg)", "planner, best mix at each spend"),
+        ("band", NEUTRAL, "its 90 % interval"),
         ("ring", "var(--fg)", "this plan's promise"),
-        *((k, c, f"{m}, same setting for every prompt") for k, c, m in model_legend(palette)),
-    ]  # fmt: skip
+        *(
+            (k, c, f"{m}, same setting for every prompt")
+            for k, c, m in model_legend(palette)
+        ),
+    ]
     for name in outcome.arms if outcome is not None else ():
         entries.append((arm_symbol(name), ACHIEVED, f"achieved: {arm_name(name)}"))
     binds = f"What binds: {plan.binds}."
     price = (
         " At the margin, one per cent more budget would add about "
         f"{plan.shadow_price * plan.budget_total / plan.n_prompts:.2g} points of accuracy."
-        if plan.shadow_price > 0 else ""
-    )  # fmt: skip
+        if plan.shadow_price > 0
+        else ""
+    )
     tasks = list(dict.fromkeys(g.task for g in plan.groups))
     return section(
-        "frontier", "Accuracy and spend",
+        "frontier",
+        "Accuracy and spend",
         paragraph(
-            f"{plan.options_considered:,} options were considered. The dotted line is the budget "
-            f"divided by the prompts: {amount(plan.budget_total / plan.n_prompts, plan.budget_unit)} a prompt. "
+            f"{plan.options_considered:,} options were considered. The dotted line is "
+            "the budget "
+            "divided by the prompts: "
+            f"{amount(plan.budget_total / plan.n_prompts, plan.budget_unit)} a prompt. "
             f"{binds}{price}"
         ),
         legend(entries),
         panels([("All prompts", frontier(plan, outcome, palette))], wide=True),
-        paragraph("Below, the undominated options of every difficulty class (0 is the easiest), "
-                  "one line a class. Rings mark what the plan chose; the digit is the class."),
+        paragraph(
+            "Below, the undominated options of every difficulty class (0 is the easiest), "
+            "one line a class. Rings mark what the plan chose; the digit is the class."
+        ),
         legend([*model_legend(palette), ("ring", "var(--fg)", "chosen")]),
         panels([(task, options(plan, task, palette)) for task in tasks]),
-    )  # fmt: skip
+    )
 
 
 def _choices(choices: Sequence[Share]) -> str:
     return "; ".join(
-        (f"{percent(s.share, 0)}: " if len(choices) > 1 else "") + str(s.forecast.option) for s in choices
+        (f"{percent(s.share, 0)}: " if len(choices) > 1 else "") + str(s.forecast.option)
+        for s in choices
     )
 
 
@@ -202,64 +250,125 @@ def _allocation(plan: Plan, palette: Palette) -> Markup:
             for field in ("mean", "low", "high")
         )
         cost = sum(s.share * s.forecast.cost.get(unit, 0.0) for s in group.choices)
-        rows.append((
-            f"{group.task} {group.difficulty}", percent(group.prompt_share), _choices(group.choices),
-            interval(mean, low, high), amount(cost, unit),
-            percent(shares[group.task, group.difficulty]), group.why,
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"{group.task} {group.difficulty}",
+                percent(group.prompt_share),
+                _choices(group.choices),
+                interval(mean, low, high),
+                amount(cost, unit),
+                percent(shares[group.task, group.difficulty]),
+                group.why,
+            )
+        )
     columns = ("task, class", "prompts", "gets", "accuracy", "a prompt", "of budget", "why")
     baselines = [
-        (arm_name(name), task, str(option), interval(b.accuracy.mean, b.accuracy.low, b.accuracy.high),
-         amount(b.cost_per_prompt, unit))
-        for name, b in plan.baselines.items() for task, option in b.options.items()
-    ]  # fmt: skip
+        (
+            arm_name(name),
+            task,
+            str(option),
+            interval(b.accuracy.mean, b.accuracy.low, b.accuracy.high),
+            amount(b.cost_per_prompt, unit),
+        )
+        for name, b in plan.baselines.items()
+        for task, option in b.options.items()
+    ]
     return section(
-        "allocation", "Where the budget goes",
-        paragraph("Class 0 holds the easiest prompts of a task. A class that falls between two "
-                  "options gets both, in the shares shown."),
-        legend([*(("square", c, m) for _, c, m in model_legend(palette)),
-                ("tick", "var(--fg)", "share of the prompts")]),
-        panels([("Share of the budget, by task and class", allocation(plan, palette))], wide=True),
+        "allocation",
+        "Where the budget goes",
+        paragraph(
+            "Class 0 holds the easiest prompts of a task. A class that falls between two "
+            "options gets both, in the shares shown."
+        ),
+        legend(
+            [
+                *(("square", c, m) for _, c, m in model_legend(palette)),
+                ("tick", "var(--fg)", "share of the prompts"),
+            ]
+        ),
+        panels(
+            [("Share of the budget, by task and class", allocation(plan, palette))],
+            wide=True,
+        ),
         table(columns, rows, numeric=(1, 3, 4, 5)),
-        details("The baselines the plan has to beat at the same budget",
-                table(("baseline", "task", "option", "accuracy forecast", "a prompt"), baselines, numeric=(4,))),
-    )  # fmt: skip
+        details(
+            "The baselines the plan has to beat at the same budget",
+            table(
+                ("baseline", "task", "option", "accuracy forecast", "a prompt"),
+                baselines,
+                numeric=(4,),
+            ),
+        ),
+    )
 
 
 def _promised(outcome: Outcome) -> Markup:
     unit, rows = outcome.budget_unit, []
     for name, arm in outcome.arms.items():
         gain = _gain(outcome, name) if name != "planner" else None
-        rows.append((
-            arm_name(name), _achieved(arm),
-            f"{100 * gain[0]:+.1f} \u00b1 {100 * gain[1]:.1f}" if gain else "\u2013",
-            amount(arm.spent[unit], unit) if unit in arm.spent else "unknown",
-            percent(arm.spent[unit] / outcome.budget_total) if unit in arm.spent else "\u2013",
-            f"{arm.n_prompts:,}", f"{arm.unanswered:,}", f"{arm.cancelled_draws:,}",
-            "\u2013" if arm.wall_s is None else f"{arm.wall_s:.1f} s",
-        ))  # fmt: skip
-    columns = ("arm", "accuracy (90 %)", "gain of planner", "spent", "of budget", "prompts",
-               "unanswered", "draws cancelled", "wall time")  # fmt: skip
+        rows.append(
+            (
+                arm_name(name),
+                _achieved(arm),
+                f"{100 * gain[0]:+.1f} \u00b1 {100 * gain[1]:.1f}" if gain else "\u2013",
+                amount(arm.spent[unit], unit) if unit in arm.spent else "unknown",
+                percent(arm.spent[unit] / outcome.budget_total)
+                if unit in arm.spent
+                else "\u2013",
+                f"{arm.n_prompts:,}",
+                f"{arm.unanswered:,}",
+                f"{arm.cancelled_draws:,}",
+                "\u2013" if arm.wall_s is None else f"{arm.wall_s:.1f} s",
+            )
+        )
+    columns = (
+        "arm",
+        "accuracy (90 %)",
+        "gain of planner",
+        "spent",
+        "of budget",
+        "prompts",
+        "unanswered",
+        "draws cancelled",
+        "wall time",
+    )
     content = [
         table(columns, rows, numeric=(1, 2, 3, 4, 5, 6, 7, 8)),
-        paragraph("Gains are with one standard error. A cancelled draw's tokens are part of what "
-                  "was spent. A prompt left unanswered counts as wrong.", "soft"),
-    ]  # fmt: skip
+        paragraph(
+            "Gains are with one standard error. A cancelled draw's tokens are part of what "
+            "was spent. A prompt left unanswered counts as wrong.",
+            "soft",
+        ),
+    ]
     plots = [("Spend against the budget", spends(outcome))]
     own = outcome.planner
-    judged = [g for g in own.by_group if g.low is not None and g.high is not None] if own else []
+    judged = (
+        [g for g in own.by_group if g.low is not None and g.high is not None] if own else []
+    )
     if own is not None and own.accuracy is not None and own.by_group:
         plots.insert(0, ("Accuracy of each task and class", promises(outcome)))
-        hits = sum((g.low or 0) - 1e-9 <= g.correct / g.n <= (g.high or 0) + 1e-9 for g in judged)
+        hits = sum(
+            (g.low or 0) - 1e-9 <= g.correct / g.n <= (g.high or 0) + 1e-9 for g in judged
+        )
         if judged:
-            content.insert(0, paragraph(
-                f"{hits} of {len(judged)} groups came out inside their 90 % interval, which is made "
-                f"for as many prompts as the group had; about {0.9 * len(judged):.0f} should."
-            ))  # fmt: skip
-        content.append(legend([
-            ("band", PROMISED, "promised, 90 % interval"), ("tick", PROMISED, "promised mean"),
-            ("star", ACHIEVED, "achieved"),
-        ]))  # fmt: skip
+            content.insert(
+                0,
+                paragraph(
+                    f"{hits} of {len(judged)} groups came out inside their 90 % "
+                    "interval, which is made "
+                    "for as many prompts as the group had; about "
+                    f"{0.9 * len(judged):.0f} should."
+                ),
+            )
+        content.append(
+            legend(
+                [
+                    ("band", PROMISED, "promised, 90 % interval"),
+                    ("tick", PROMISED, "promised mean"),
+                    ("star", ACHIEVED, "achieved"),
+                ]
+            )
+        )
     return section("promised", "Promised and achieved", *content, panels(plots))
 
 
@@ -268,92 +377,3 @@ def _achieved(arm: ArmResult) -> str:
         return "not graded"
     low, high = wilson(round(arm.accuracy * arm.n_prompts), arm.n_prompts)
     return interval(arm.accuracy, low, high)
-
-
-def _coverage(laws: Laws, samples: pd.DataFrame, palette: Palette, rng: np.random.Generator) -> Markup:
-    tasks = [law.task for law in laws.tasks]
-
-    def of(temperature: float) -> Markup:
-        return panels([(t, coverage(laws, samples, t, temperature, palette, rng)) for t in tasks])
-
-    first, *rest = temperatures(laws) or [1.0]
-    return section(
-        "coverage", "pass@k: measured, and the fitted law",
-        paragraph(
-            "The share of problems that at least one of k draws solves: what a perfect verifier "
-            f"could reach. Draws at temperature {first:g}. Points: the unbiased estimator, with a "
-            "90 % interval over problems. Lines: the law with its 90 % band."
-        ),
-        legend([*model_legend(palette), ("line", _NEUTRAL, "law, within what was measured"),
-                ("dash", _NEUTRAL, "law, extrapolated"), ("band", _NEUTRAL, "90 % band")]),
-        of(first),
-        *(details(f"At temperature {t:g}", of(t)) for t in rest),
-    )  # fmt: skip
-
-
-def _latency(laws: Laws, timings: pd.DataFrame, palette: Palette, rng: np.random.Generator) -> Markup:
-    title = "Step times: measured, and the latency law"
-    if len(timings) == 0:
-        return section("latency", title, paragraph(
-            "No timings were measured, so that no cost in seconds is known."))  # fmt: skip
-    plots = [
-        (f"{phase.capitalize()}, one step", latency(laws, timings, phase, palette, rng))
-        for phase in ("decode", "prefill")
-        if (timings["phase"] == phase).any()
-    ]
-    fitted = latency_laws(laws)
-    if fitted:
-        plots.append(("Law over measurement, every shape", latency_check(laws, timings, palette, rng)))
-    rows = [
-        (model, f"{law.n_points}", f"\u00d7/\u00f7 {np.exp(law.residual_sd):.2f}", f"{law.batch_max}",
-         f"{law.context_max:,}", law.machine)
-        for model, law in fitted.items()
-    ]  # fmt: skip
-    columns = ("model", "shapes timed", "typical misfit", "largest batch", "longest context", "machine")
-    return section(
-        "latency", title,
-        paragraph("Points are medians over repeats; the band holds 90 % of shapes, the law's own "
-                  "misfit included. Every model is shown at the context timed at most batches."),
-        legend([*model_legend(palette), ("line", _NEUTRAL, "law"), ("dash", _NEUTRAL, "law, extrapolated"),
-                ("band", _NEUTRAL, "90 % band")]),
-        panels(plots),
-        table(columns, rows, numeric=(1, 2, 3, 4)) if rows else paragraph("No latency law was fitted."),
-    )  # fmt: skip
-
-
-def _holdout(rows: Sequence[HoldoutRow], palette: Palette) -> Markup:
-    title = "Held-out error: how far the laws were off"
-    if not rows:
-        return section("holdout", title, paragraph("No samples were held out of the fit."))
-    shares = [r for r in rows if r.quantity != "latency"]
-    summary = []
-    for quantity in dict.fromkeys(r.quantity for r in rows):
-        for model in (*dict.fromkeys(r.model for r in rows if r.quantity == quantity), None):
-            own = [r for r in rows if r.quantity == quantity and model in (None, r.model)]
-            within = np.mean([r.low <= r.observed <= r.high for r in own])
-            if quantity == "latency":
-                error = np.mean([abs(r.predicted / r.observed - 1) for r in own])
-                off, bias = f"{percent(float(error))} of the time", "\u2013"
-            else:
-                error = np.mean([abs(r.predicted - r.observed) for r in own])
-                off = f"{100 * error:.1f} points"
-                bias = f"{100 * np.mean([r.predicted - r.observed for r in own]):+.1f} points"
-            summary.append((quantity.replace("_", " "), model or "all models", f"{len(own)}", off, bias,
-                            percent(float(within), 0)))  # fmt: skip
-    every = [
-        (r.model, r.task, r.quantity.replace("_", " "), f"{r.n}", f"{r.predicted:.3g}",
-         f"{r.low:.3g}\u2013{r.high:.3g}", f"{r.observed:.3g}", f"{r.n_problems}")
-        for r in rows
-    ]  # fmt: skip
-    return section(
-        "holdout", title,
-        paragraph("Laws fitted to a part of the measurements, judged on the rest. An honest 90 % "
-                  "interval holds about 90 % of what was observed."),
-        legend([*model_legend(palette), ("dash", "var(--fg)", "predicted = observed")]),
-        panels([("Shares: predicted against observed", holdout(shares, palette))] if shares else []),
-        table(("quantity", "model", "rows", "mean absolute error", "bias", "inside 90 %"), summary,
-              numeric=(2, 3, 4, 5)),
-        details("Every held-out row", table(
-            ("model", "task", "quantity", "n", "predicted", "90 %", "observed", "problems"), every,
-            numeric=(3, 4, 5, 6, 7))),
-    )  # fmt: skip

@@ -1,105 +1,25 @@
-"""Figures of a plan and of what it achieved; one colour a model throughout the report."""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+"""Figures of a plan and of what it achieved."""
 
 import plotly.graph_objects as go
 
-from planner.options import Z90
 from planner.outcome import Outcome
 from planner.plan import Forecast, Plan
 from planner.report_page import amount, escape, percent, unit_label
-
-# Okabe and Ito's colours that stand on light and dark; told apart without red-green vision.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C", "#B8A900")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "cross", "star", "hexagon")
-ACHIEVED, PROMISED = "#D55E00", "#0072B2"
-BASELINES = {
-    "single_best_model": "best single model, once a prompt",
-    "uniform_best_of_n": "one fixed setting for every prompt",
-}
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colour and marker of each model."""
-
-    models: tuple[str, ...]
-
-    def colour(self, model: str) -> str:
-        """Hex colour; grey for a model nobody announced."""
-        at = self._at(model)
-        return "#8C8C8C" if at is None else _COLOURS[at % len(_COLOURS)]
-
-    def symbol(self, model: str) -> str:
-        """Plotly marker; a second round of colours gets other markers."""
-        at = self._at(model)
-        shift = 0 if at is None else at + at // len(_COLOURS)
-        return _SYMBOLS[shift % len(_SYMBOLS)]
-
-    def of_label(self, label: str) -> str | None:
-        """The model whose name starts an option's label; the longest that fits."""
-        fitting = [m for m in self.models if label == m or label.startswith(f"{m} ")]
-        return max(fitting, key=len, default=None)
-
-    def _at(self, model: str) -> int | None:
-        return self.models.index(model) if model in self.models else None
-
-
-def figure(x: str, y: str, **layout: Any) -> go.Figure:
-    """An empty plot with its axes named; colours are set when the page opens."""
-    axis = {"showline": True, "ticks": "outside", "ticklen": 4, "automargin": True, "zeroline": False}
-    return go.Figure(
-        layout={
-            "template": go.layout.Template(),
-            "margin": {"l": 56, "r": 14, "t": 10, "b": 48},
-            "font": {"size": 13, "family": "system-ui, -apple-system, 'Segoe UI', sans-serif"},
-            "xaxis": {**axis, "title": {"text": x, "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
-            "showlegend": False,
-            "hovermode": "closest",
-            **layout,
-        }
-    )
-
-
-def rgba(colour: str, alpha: float) -> str:
-    """A hex colour made translucent."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"
-
-
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> go.Scatter:
-    """A shaded interval."""
-    return go.Scatter(
-        x=[*x, *reversed(x)], y=[*high, *reversed(low)], fill="toself",
-        fillcolor=rgba(colour, 0.18), line={"width": 0}, hoverinfo="skip", mode="lines",
-    )  # fmt: skip
-
-
-def log_axis(figure: go.Figure, axis: str = "xaxis") -> None:
-    """A logarithmic axis with ticks at powers of ten and plain SI labels."""
-    figure.update_layout({axis: {"type": "log", "dtick": 1, "exponentformat": "SI", "minor": {"ticks": "outside", "ticklen": 2}}})
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """90 % interval of a share (Wilson 1927); holds up at 0 and at n."""
-    share, z2 = correct / n, Z90**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z90 / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def arm_name(arm: str) -> str:
-    """A baseline as a reader would call it."""
-    return "planner" if arm == "planner" else BASELINES.get(arm, arm.replace("_", " "))
-
-
-def arm_symbol(arm: str) -> str:
-    """Marker of what an arm achieved."""
-    symbols = {"planner": "star", "single_best_model": "x", "uniform_best_of_n": "cross"}
-    return symbols.get(arm, "hourglass")
+from planner.report_style import (
+    ACHIEVED,
+    PROMISED,
+    Palette,
+    arm_name,
+    arm_symbol,
+    band,
+    figure,
+    group_name,
+    log_axis,
+    name_rows,
+    rgba,
+    wilson,
+    wrapped,
+)
 
 
 def _option_text(forecast: Forecast, unit: str) -> str:
@@ -113,66 +33,115 @@ def _option_text(forecast: Forecast, unit: str) -> str:
 
 
 def frontier(plan: Plan, outcome: Outcome | None, palette: Palette) -> go.Figure:
-    """Accuracy against spend: the planner's curve, every uniform option, what was achieved."""
+    """Accuracy against spend: the planner, uniform options, what was achieved."""
     unit = plan.budget_unit
     plot = figure(f"spend a prompt [{unit_label(unit)}]", "accuracy, all prompts")
     log_axis(plot)
     plot.update_yaxes(tickformat=".0%")
-    own = sorted((p for p in plan.frontier if p.label == "planner"), key=lambda p: p.cost_per_prompt)
+    own = sorted(
+        (p for p in plan.frontier if p.label == "planner"), key=lambda p: p.cost_per_prompt
+    )
     if own:
         x = [p.cost_per_prompt for p in own]
-        plot.add_trace(band(x, [p.accuracy.low for p in own], [p.accuracy.high for p in own], "#7F7F7F"))
+        plot.add_trace(
+            band(
+                x, [p.accuracy.low for p in own], [p.accuracy.high for p in own], "#7F7F7F"
+            )
+        )
     rest = [p for p in plan.frontier if p.label != "planner"]
     for model in (*palette.models, None):
         points = [p for p in rest if palette.of_label(p.label) == model]
         if points:
             plot.add_trace(
                 go.Scatter(
-                    x=[p.cost_per_prompt for p in points], y=[p.accuracy.mean for p in points],
-                    mode="markers", hovertemplate="%{text}<extra></extra>",
-                    marker={"color": palette.colour(model or ""), "symbol": palette.symbol(model or ""),
-                            "size": 7, "opacity": 0.75},
-                    text=[f"{escape(p.label)}<br>{percent(p.accuracy.mean)} at {amount(p.cost_per_prompt, unit)}" for p in points],
+                    x=[p.cost_per_prompt for p in points],
+                    y=[p.accuracy.mean for p in points],
+                    mode="markers",
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={
+                        "color": palette.colour(model or ""),
+                        "symbol": palette.symbol(model or ""),
+                        "size": 7,
+                        "opacity": 0.75,
+                    },
+                    text=[
+                        f"{escape(p.label)}<br>{percent(p.accuracy.mean)} at "
+                        f"{amount(p.cost_per_prompt, unit)}"
+                        for p in points
+                    ],
                 )
-            )  # fmt: skip
+            )
     if own:
         plot.add_trace(
             go.Scatter(
-                x=x, y=[p.accuracy.mean for p in own], mode="lines", line={"width": 2.5}, meta="fg",
-                text=[f"planner: {percent(p.accuracy.mean)} at {amount(p.cost_per_prompt, unit)}" for p in own],
+                x=x,
+                y=[p.accuracy.mean for p in own],
+                mode="lines",
+                line={"width": 2.5},
+                meta="fg",
+                text=[
+                    f"planner: {percent(p.accuracy.mean)} at "
+                    f"{amount(p.cost_per_prompt, unit)}"
+                    for p in own
+                ],
                 hovertemplate="%{text}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     per_prompt = plan.budget_total / plan.n_prompts
     plot.add_shape(
-        type="line", x0=per_prompt, x1=per_prompt, y0=0, y1=1, yref="paper", name="fg",
+        type="line",
+        x0=per_prompt,
+        x1=per_prompt,
+        y0=0,
+        y1=1,
+        yref="paper",
+        name="fg",
         line={"width": 1, "dash": "dot"},
-    )  # fmt: skip
+    )
     plot.add_trace(
         go.Scatter(
-            x=[plan.promised_spend.mean / plan.n_prompts], y=[plan.promised_accuracy.mean],
-            mode="markers", marker={"size": 14, "symbol": "circle-open", "line": {"width": 2.5}}, meta="fg",
-            error_y={"type": "data", "symmetric": False, "thickness": 1.5,
-                     "array": [plan.promised_accuracy.high - plan.promised_accuracy.mean],
-                     "arrayminus": [plan.promised_accuracy.mean - plan.promised_accuracy.low]},
+            x=[plan.promised_spend.mean / plan.n_prompts],
+            y=[plan.promised_accuracy.mean],
+            mode="markers",
+            marker={"size": 14, "symbol": "circle-open", "line": {"width": 2.5}},
+            meta="fg",
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "array": [plan.promised_accuracy.high - plan.promised_accuracy.mean],
+                "arrayminus": [plan.promised_accuracy.mean - plan.promised_accuracy.low],
+            },
             text=[f"the plan: promised {percent(plan.promised_accuracy.mean)}"],
             hovertemplate="%{text}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     for name, arm in (outcome.arms if outcome is not None else {}).items():
         if arm.accuracy is None or unit not in arm.spent:
             continue
         low, high = wilson(round(arm.accuracy * arm.n_prompts), arm.n_prompts)
         plot.add_trace(
             go.Scatter(
-                x=[arm.spent[unit] / arm.n_prompts], y=[arm.accuracy], mode="markers",
-                marker={"size": 13 if name == "planner" else 10, "symbol": arm_symbol(name), "color": ACHIEVED},
-                error_y={"type": "data", "symmetric": False, "color": ACHIEVED, "thickness": 1.5,
-                         "array": [high - arm.accuracy], "arrayminus": [arm.accuracy - low]},
+                x=[arm.spent[unit] / arm.n_prompts],
+                y=[arm.accuracy],
+                mode="markers",
+                marker={
+                    "size": 13 if name == "planner" else 10,
+                    "symbol": arm_symbol(name),
+                    "color": ACHIEVED,
+                },
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "color": ACHIEVED,
+                    "thickness": 1.5,
+                    "array": [high - arm.accuracy],
+                    "arrayminus": [arm.accuracy - low],
+                },
                 text=[f"{escape(arm_name(name))}: achieved {percent(arm.accuracy)}"],
                 hovertemplate="%{text}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     return plot
 
 
@@ -187,27 +156,51 @@ def options(plan: Plan, task: str, palette: Palette) -> go.Figure:
         if not front:
             continue
         x, y = [f.cost[unit] for f in front], [f.accuracy.mean for f in front]
-        plot.add_trace(go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", line={"width": 1.2, "color": "#8C8C8C"}))
+        plot.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                hoverinfo="skip",
+                line={"width": 1.2, "color": "#8C8C8C"},
+            )
+        )
         for model in dict.fromkeys(f.option.model for f in front):
             points = [f for f in front if f.option.model == model]
             plot.add_trace(
                 go.Scatter(
-                    x=[f.cost[unit] for f in points], y=[f.accuracy.mean for f in points], mode="markers",
-                    marker={"color": palette.colour(model), "symbol": palette.symbol(model), "size": 7},
-                    text=[f"class {group.difficulty}: {_option_text(f, unit)}" for f in points],
+                    x=[f.cost[unit] for f in points],
+                    y=[f.accuracy.mean for f in points],
+                    mode="markers",
+                    marker={
+                        "color": palette.colour(model),
+                        "symbol": palette.symbol(model),
+                        "size": 7,
+                    },
+                    text=[
+                        f"class {group.difficulty}: {_option_text(f, unit)}" for f in points
+                    ],
                     hovertemplate="%{text}<extra></extra>",
                 )
-            )  # fmt: skip
+            )
         chosen = [s for s in group.choices if unit in s.forecast.cost]
         plot.add_trace(
             go.Scatter(
-                x=[s.forecast.cost[unit] for s in chosen], y=[s.forecast.accuracy.mean for s in chosen],
-                mode="markers+text", meta="ring", hovertemplate="%{customdata}<extra></extra>",
+                x=[s.forecast.cost[unit] for s in chosen],
+                y=[s.forecast.accuracy.mean for s in chosen],
+                mode="markers+text",
+                meta="ring",
+                hovertemplate="%{customdata}<extra></extra>",
                 marker={"size": 14, "color": "rgba(0,0,0,0)", "line": {"width": 2.2}},
-                text=[f"<b>{group.difficulty}</b>"] * len(chosen), textposition="top left",
-                customdata=[f"chosen for {percent(s.share, 0)} of class {group.difficulty}<br>{_option_text(s.forecast, unit)}" for s in chosen],
+                text=[f"<b>{group.difficulty}</b>"] * len(chosen),
+                textposition="top left",
+                customdata=[
+                    f"chosen for {percent(s.share, 0)} of class {group.difficulty}<br>"
+                    f"{_option_text(s.forecast, unit)}"
+                    for s in chosen
+                ],
             )
-        )  # fmt: skip
+        )
     return plot
 
 
@@ -232,25 +225,41 @@ def allocation(plan: Plan, palette: Palette) -> go.Figure:
     for model in palette.models:
         widths, texts = [], []
         for group in rows:
-            costs = [(s.forecast.option.model, s.share * s.forecast.cost.get(unit, 0.0)) for s in group.choices]
+            costs = [
+                (s.forecast.option.model, s.share * s.forecast.cost.get(unit, 0.0))
+                for s in group.choices
+            ]
             total = sum(cost for _, cost in costs) or 1.0
             own = sum(cost for name, cost in costs if name == model) / total
             widths.append(own * shares[group.task, group.difficulty])
-            texts.append(f"{escape(group.task)}, class {group.difficulty}<br>{escape(model)}: {percent(widths[-1])} of the budget")
+            texts.append(
+                f"{escape(group.task)}, class {group.difficulty}<br>{escape(model)}: "
+                f"{percent(widths[-1])} of the budget"
+            )
         if any(widths):
             plot.add_trace(
-                go.Bar(y=names, x=widths, orientation="h", text=texts, textposition="none",
-                       hovertemplate="%{text}<extra></extra>", marker={"color": palette.colour(model)})
-            )  # fmt: skip
+                go.Bar(
+                    y=names,
+                    x=widths,
+                    orientation="h",
+                    text=texts,
+                    textposition="none",
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={"color": palette.colour(model)},
+                )
+            )
     plot.add_trace(
         go.Scatter(
-            y=names, x=[g.prompt_share for g in rows], mode="markers", meta="fg",
+            y=names,
+            x=[g.prompt_share for g in rows],
+            mode="markers",
+            meta="fg",
             marker={"symbol": "line-ns-open", "size": 13, "line": {"width": 2.5}},
             text=[f"{percent(g.prompt_share)} of the prompts" for g in rows],
             hovertemplate="%{text}<extra></extra>",
         )
-    )  # fmt: skip
-    _rows(plot, names)
+    )
+    name_rows(plot, names)
     return plot
 
 
@@ -264,27 +273,45 @@ def promises(outcome: Outcome) -> go.Figure:
     for group, name in zip(groups, names, strict=True):
         if group.low is not None and group.high is not None:
             plot.add_trace(
-                go.Scatter(x=[group.low, group.high], y=[name, name], mode="lines", hoverinfo="skip",
-                           line={"width": 11, "color": rgba(PROMISED, 0.35)})
-            )  # fmt: skip
-    promised = [(g, n) for g, n in zip(groups, names, strict=True) if g.predicted is not None]
+                go.Scatter(
+                    x=[group.low, group.high],
+                    y=[name, name],
+                    mode="lines",
+                    hoverinfo="skip",
+                    line={"width": 11, "color": rgba(PROMISED, 0.35)},
+                )
+            )
+    promised = [
+        (g, n) for g, n in zip(groups, names, strict=True) if g.predicted is not None
+    ]
     plot.add_trace(
         go.Scatter(
-            x=[g.predicted for g, _ in promised], y=[n for _, n in promised], mode="markers",
-            marker={"symbol": "line-ns-open", "size": 13, "color": PROMISED, "line": {"width": 2.5}},
+            x=[g.predicted for g, _ in promised],
+            y=[n for _, n in promised],
+            mode="markers",
+            marker={
+                "symbol": "line-ns-open",
+                "size": 13,
+                "color": PROMISED,
+                "line": {"width": 2.5},
+            },
             text=[f"promised {percent(g.predicted or 0)}" for g, _ in promised],
             hovertemplate="%{text}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     plot.add_trace(
         go.Scatter(
-            x=[g.correct / g.n for g in groups], y=names, mode="markers",
+            x=[g.correct / g.n for g in groups],
+            y=names,
+            mode="markers",
             marker={"symbol": "star", "size": 11, "color": ACHIEVED},
-            text=[f"achieved {percent(g.correct / g.n)}: {g.correct} of {g.n}" for g in groups],
+            text=[
+                f"achieved {percent(g.correct / g.n)}: {g.correct} of {g.n}" for g in groups
+            ],
             hovertemplate="%{text}<extra></extra>",
         )
-    )  # fmt: skip
-    _rows(plot, names)
+    )
+    name_rows(plot, names)
     return plot
 
 
@@ -292,57 +319,49 @@ def spends(outcome: Outcome) -> go.Figure:
     """Spend of every arm against the budget."""
     unit = outcome.budget_unit
     plot = figure(f"spent [{unit_label(unit)}]", "")
-    arms = {arm_name(name): arm.spent[unit] for name, arm in outcome.arms.items() if unit in arm.spent}
-    names = [escape(_wrapped(name)) .replace("\n", "<br>") for name in arms]
+    arms = {
+        arm_name(name): arm.spent[unit]
+        for name, arm in outcome.arms.items()
+        if unit in arm.spent
+    }
+    names = [escape(wrapped(name)).replace("\n", "<br>") for name in arms]
     plot.add_trace(
-        go.Bar(y=names, x=list(arms.values()), orientation="h", width=0.55,
-               marker={"color": [PROMISED if n == "planner" else "#8C8C8C" for n in arms]},
-               text=[f"{amount(v, unit)} = {percent(v / outcome.budget_total)} of the budget" for v in arms.values()],
-               textposition="none", hovertemplate="%{text}<extra></extra>")
-    )  # fmt: skip
-    plot.add_shape(type="line", x0=outcome.budget_total, x1=outcome.budget_total, y0=0, y1=1,
-                   yref="paper", name="fg", line={"width": 1.5, "dash": "dot"})  # fmt: skip
-    plot.add_annotation(x=outcome.budget_total, y=1, yref="paper", yanchor="bottom", xanchor="right",
-                        text="budget", showarrow=False)  # fmt: skip
-    plot.update_layout(margin={"t": 26})
-    plot.update_xaxes(exponentformat="SI", range=[0, 1.06 * max(outcome.budget_total, *arms.values())])
-    _rows(plot, names, minimum=230)
-    return plot
-
-
-def group_name(task: str, difficulty: int) -> str:
-    """A row's label."""
-    return f"{escape(task)} {difficulty}"
-
-
-def _wrapped(text: str, width: int = 18) -> str:
-    lines, line = [], ""
-    for word in text.split():
-        if line and len(line) + len(word) >= width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return "\n".join([*lines, line])
-
-
-def _rows(plot: go.Figure, names: Sequence[str], minimum: int = 300) -> None:
-    """A horizontal plot: first row on top, high enough for every row."""
-    plot.update_yaxes(
-        type="category", categoryorder="array", categoryarray=list(reversed(names)), showgrid=False
+        go.Bar(
+            y=names,
+            x=list(arms.values()),
+            orientation="h",
+            width=0.55,
+            marker={"color": [PROMISED if n == "planner" else "#8C8C8C" for n in arms]},
+            text=[
+                f"{amount(v, unit)} = {percent(v / outcome.budget_total)} of the budget"
+                for v in arms.values()
+            ],
+            textposition="none",
+            hovertemplate="%{text}<extra></extra>",
+        )
     )
-    plot.update_layout(height=max(minimum, 26 * len(names) + 80))
-
-
-def models_of(plan: Plan | None, announced: Sequence[str]) -> tuple[str, ...]:
-    """Every model the report may show, the announced ones first."""
-    seen = dict.fromkeys(announced)
-    for group in plan.groups if plan is not None else ():
-        forecasts = [*group.front, *(s.forecast for s in group.choices)]
-        seen.update(dict.fromkeys(f.option.model for f in forecasts))
-    return tuple(seen)
-
-
-def model_legend(palette: Palette, used: Mapping[str, object] | None = None) -> list[tuple[str, str, str]]:
-    """Legend entries of the models."""
-    return [(palette.symbol(m), palette.colour(m), m) for m in palette.models if used is None or m in used]
+    plot.add_shape(
+        type="line",
+        x0=outcome.budget_total,
+        x1=outcome.budget_total,
+        y0=0,
+        y1=1,
+        yref="paper",
+        name="fg",
+        line={"width": 1.5, "dash": "dot"},
+    )
+    plot.add_annotation(
+        x=outcome.budget_total,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        xanchor="right",
+        text="budget",
+        showarrow=False,
+    )
+    plot.update_layout(margin={"t": 26})
+    plot.update_xaxes(
+        exponentformat="SI", range=[0, 1.06 * max(outcome.budget_total, *arms.values())]
+    )
+    name_rows(plot, names, minimum=230)
+    return plot

@@ -27,6 +27,7 @@ class RunLoop:
         self, problems: Sequence[Problem], choose: Choose, *, dispatcher: Dispatcher,
         ledger: Ledger, scorer: Scorer | None, settings: RunSettings,
         clock: Callable[[], float], done: dict[int, Result], progress: Progress | None,
+        ended: Callable[[Result], None] | None,
     ) -> None:  # fmt: skip
         """Prepare a run; see Executor for what the arguments mean.
 
@@ -40,10 +41,12 @@ class RunLoop:
             clock: Seconds.
             done: Filled with results, by position of their problem.
             progress: Told how far the run is.
+            ended: Told each result.
         """
         self._problems, self._choose, self._dispatcher = problems, choose, dispatcher
         self._ledger, self._scorer, self._settings = ledger, scorer, settings
         self._clock, self._done, self._progress = clock, done, progress
+        self._ended = ended
         self._active: dict[int, PromptRun] = {}  # by position, in order of start
         self._started = 0
         self._ready: list[int] = []  # heap of positions that have draws to launch
@@ -253,5 +256,7 @@ class RunLoop:
         engine = self._dispatcher.lane(run.option.model).engine.version
         del self._active[run.order]
         self._done[run.order] = run.result(engine)
+        if self._ended is not None:
+            self._ended(self._done[run.order])
         if self._progress is not None:
             self._progress(len(self._done), len(self._problems))

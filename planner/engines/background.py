@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# A task that is cancelled just as it begins to connect leaves a coroutine that was never
+# awaited, and Python warns: so it is given this long to be past that.
+SETTLE_S = 0.05
+
 
 class LoopThread:
     """Runs callbacks and coroutines on its loop until it is closed."""
@@ -44,6 +48,8 @@ class LoopThread:
 
     async def _cancel_all(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.sleep(SETTLE_S)
         for task in tasks:
             task.cancel()
         if tasks:

@@ -21,7 +21,7 @@ from planner.engines.llama import Llama
 from planner.engines.sampling import Bools, Slots
 
 ROWS_MAX = 64  # of a block: matrix products are near their best, the cache still near
-ROWS_MIN = 16  # smaller blocks are merged: a block costs a fixed 0.1 ms a step
+ROWS_MIN = 24  # smaller blocks are merged: a block costs a fixed 0.1 ms a step
 
 
 class Decoder:
@@ -51,6 +51,15 @@ class Decoder:
         for future in started:
             done |= future.result()
         return [done[i] for i in range(len(blocks))]
+
+    def group(self, blocks: Sequence[Block]) -> list[Block]:
+        """The first blocks, as many as keep every thread busy and the cache near."""
+        rows = 0
+        for i, block in enumerate(blocks):
+            rows += block.rows
+            if rows > ROWS_MAX * self.threads:
+                return list(blocks[: max(i, 1)])
+        return list(blocks)
 
     def parts(self, slots: Ints) -> list[Ints]:
         """Slots split into blocks: enough for every thread, none too small or too large."""

@@ -31,18 +31,23 @@ class EmbeddedEngine:
         name: Of the model, as in the config.
         folder: With config.json, model.safetensors and tokenizer.json.
         max_batch: Draws decoded at a time; more wait. Bounds the memory.
+        threads: Blocks of draws decoded side by side; None: as many as BLAS would use.
 
     Raises:
         InputError: A file is missing, damaged or of a model this engine cannot run.
     """
 
-    def __init__(self, name: str, folder: Path, *, max_batch: int = 256) -> None:
-        if max_batch < 1:
-            raise InputError(f"max_batch must be at least 1, got {max_batch}")
+    def __init__(
+        self, name: str, folder: Path, *, max_batch: int = 256, threads: int | None = None
+    ) -> None:
+        if max_batch < 1 or (threads is not None and threads < 1):
+            raise InputError(
+                f"max_batch and threads must be at least 1, got {max_batch} and {threads}"
+            )
         self._name, self._max_batch = name, max_batch
         self._llama = Llama.load(folder)
         self._tokenizer = _read_tokenizer(folder, self._llama)
-        self._decoder = Decoder(self._llama, default_threads())
+        self._decoder = Decoder(self._llama, threads or default_threads())
 
     @property
     def model(self) -> str:

@@ -323,7 +323,9 @@ class OpenAIEngine:
                 else "name the key in api_key_env"
             )
             return ServingError(f"{self._url} refused access (HTTP {status}); {hint}")
-        detail = _first_line(str(getattr(error, "message", error)), self._key)
+        body = getattr(error, "body", None)
+        said = body.get("message") if isinstance(body, dict) else None
+        detail = _first_line(str(said or error), self._key)
         if status == 404:
             served = ", ".join(self._facts.models[:8]) if self._facts is not None else ""
             hint = f"set served_name to one of: {served}" if served else "check served_name"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from planner.engines.background import LoopThread
+from planner.engines.background import SETTLE_S, LoopThread
 from planner.engines.base import Finished, Request
 from planner.models.errors import InputError, ServingError
 from planner.models.records import Draw, FinishReason
@@ -153,7 +153,9 @@ class OpenAISession:
     def _stop(self, streams: tuple[Stream, ...]) -> None:
         for stream in streams:
             if stream in self._tasks:
-                self._tasks[stream].cancel()
+                cancel = self._tasks[stream].cancel
+                delay_s = SETTLE_S if stream.first_s is None else 0.0
+                asyncio.get_running_loop().call_later(delay_s, cancel)
 
     def _report(self, stream: Stream, task: "asyncio.Task[None]") -> None:
         # a task cancelled before its first step never runs its body; this always runs

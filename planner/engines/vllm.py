@@ -20,7 +20,7 @@ from typing import Any, Self
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "OMP_NUM_THREADS": "1",
 }
@@ -87,8 +87,12 @@ class VllmEngine:
             max_num_seqs=max_batch,
             block_size=_BLOCK_TOKENS,
             enforce_eager=cpu,  # compiling for a CPU takes minutes and gains little
+            # a seeded prompt that is prefilled in two steps kills the CPU build: it rewinds
+            # the seed's generator, which only CUDA generators can
+            enable_chunked_prefill=False if cpu else None,
             gpu_memory_utilization=gpu_memory,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             seed=0,
         )
         try:
@@ -102,6 +106,7 @@ class VllmEngine:
         self._max_context: int = self._engine.model_config.max_model_len
         self._rows: dict[str, _Row] = {}
         self._ids = itertools.count()
+        self._warm_up()
 
     @property
     def model(self) -> str:
@@ -137,6 +142,15 @@ class VllmEngine:
         if self._engine is not None:
             self._engine.engine_core.shutdown()
             self._engine = None
+
+    def _warm_up(self) -> None:
+        """Build what vLLM builds at its first draw (seconds), so that no draw is timed on it."""
+        prompt = self._tokenizer.decode([0])
+        request = Request(prompt=prompt, max_tokens=2, top_p=0.9, logprobs=True, seed=0)
+        with self.session() as session:
+            session.submit(0, request)
+            while session.outstanding:
+                session.poll()
 
     def add(self, session: "VllmSession", key: int, request: Request) -> dict[str, _Row]:
         """Start the request's draws; their rows by vLLM's id.

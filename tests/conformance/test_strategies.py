@@ -37,6 +37,7 @@ def tell_all(strategy, told, order):
     return state
 
 
+@settings(deadline=None)
 @given(runs(), st.lists(st.integers(-1, 4), min_size=1, max_size=12))
 def test_asks_each_draw_once_and_never_more_than_n_or_slots(run, slots):
     strategy = run[0]
@@ -49,6 +50,7 @@ def test_asks_each_draw_once_and_never_more_than_n_or_slots(run, slots):
     assert len(seen) == min(strategy.n, sum(max(limit, 0) for limit in slots))
 
 
+@settings(deadline=None)
 @given(runs())
 def test_tells_may_come_shuffled_and_repeated(run):
     strategy, told, order = run
@@ -61,6 +63,7 @@ def test_tells_may_come_shuffled_and_repeated(run):
     assert repr(first) == repr(state)
 
 
+@settings(deadline=None)
 @given(runs(), st.integers(0, 9))
 def test_a_saved_state_resumes(run, told_before):
     strategy, told, order = run
@@ -78,6 +81,7 @@ def test_a_saved_state_resumes(run, told_before):
     assert strategy.done(resumed) == strategy.done(state)
 
 
+@settings(deadline=None)
 @given(runs())
 def test_ends_and_asks_nothing_then(run):
     strategy, told, _ = run
@@ -92,6 +96,7 @@ def test_ends_and_asks_nothing_then(run):
     assert not strategy.ask(state, 100)[1]
 
 
+@settings(deadline=None)
 @given(runs())
 def test_chooses_an_answer_that_did_not_fail_or_none(run):
     strategy, told, order = run
@@ -107,6 +112,7 @@ def test_chooses_an_answer_that_did_not_fail_or_none(run):
         assert (choice.confidence == 1) == (chosen.verified is True)
 
 
+@settings(deadline=None)
 @given(runs())
 def test_failed_draws_do_not_matter(run):
     strategy, told, order = run
@@ -114,6 +120,7 @@ def test_failed_draws_do_not_matter(run):
     assert strategy.choose(tell_all(strategy, failed, order)) is None
 
 
+@settings(deadline=None)
 @given(runs())
 def test_state_is_not_changed_in_place(run):
     strategy, told, _ = run
@@ -170,7 +177,10 @@ def test_best_of_n_stops_at_the_first_verified_draw():
 def test_best_of_n_without_a_verified_draw_gives_the_first_answer_unsurely():
     strategy = make_strategy("best_of_n", 3)
     choice = choose(
-        strategy, Outcome(answer=""), Outcome(answer="b"), Outcome(answer="c", verified=False)
+        strategy,
+        Outcome(answer=""),
+        Outcome(answer="b"),
+        Outcome(answer="c", verified=False),
     )
     assert choice is not None
     assert choice.draw == 1
@@ -188,6 +198,7 @@ def test_best_of_n_scored_takes_the_highest_score_and_the_earliest_of_equals():
     assert choice.confidence == pytest.approx(1 / (1 + 2.718281828459045**-3))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["", "1", "2", "3"]), min_size=1, max_size=12))
 def test_votes_are_counted_as_by_hand(answers):
     strategy = make_strategy("self_consistency", len(answers))
@@ -223,7 +234,7 @@ def test_votes_stop_when_the_leader_is_sure_enough():
     assert not votes(64, "", "", "", "", "", confidence=0.95)  # empty answers do not vote
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from("123"), min_size=1, max_size=20))
 def test_a_certain_stop_never_changes_the_winner(answers):
     strategy = make_strategy("self_consistency", len(answers), confidence=1.0)

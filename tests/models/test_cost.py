@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.data import FOLDER
 from planner.models.cost import UNITS, Cost, CostModel
 from planner.models.errors import NotMeasuredError
 from planner.models.flops import draw_steps
@@ -75,16 +73,3 @@ def test_costs_add_and_scale():
     both = one + one
     assert both == one.scaled(2.0)
     assert Cost() + one == one
-
-
-def test_every_price_on_file_says_where_it_is_from():
-    table = yaml.safe_load((FOLDER / "prices.yaml").read_text())
-    assert table
-    for kind in table.values():
-        for row in kind:
-            assert row["source"].startswith("https://")
-            assert row["date"]
-            assert row["unit"].startswith("usd")
-            values = [row[k] for k in row if k.startswith("value")]
-            assert values
-            assert all(value > 0 for value in values)

@@ -5,7 +5,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.calibration.reference.tasks import exercise
@@ -32,7 +32,11 @@ def correct(verifier, text, prompt=None, reference=None):
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
-@given(text=st.text(max_size=300) | st.text("0123456789+-*=;,|!.%/$\\{}#eboxdfrac ", max_size=300))
+@settings(deadline=None)
+@given(
+    text=st.text(max_size=300)
+    | st.text("0123456789+-*=;,|!.%/$\\{}#eboxdfrac ", max_size=300)
+)
 def test_any_text_gets_the_same_grade_twice(name, text):
     verifier = get_verifier(name)
     grade = verifier.grade(problem(name), text)
@@ -44,21 +48,26 @@ def test_any_text_gets_the_same_grade_twice(name, text):
 @pytest.mark.parametrize("name", sorted(PROMPTS))
 @pytest.mark.parametrize(
     "text",
-    ["9" * 1_000_000, "1,111" * 200_000, "1/" * 500_000, "\\boxed{" * 100_000, "-" * 1_000_000,
-     "1+1=2," * 200_000, "=" * 1_000_000, "|" * 1_000_000 + "!", "{1}" * 300_000, "٣" * 1000,
-     "1." * 300_000, "1e9" * 300_000, "__import__('os').system('true')", "\x00", "9**9**9"],
+    [
+        "9" * 1_000_000, "1,111" * 200_000, "1/" * 500_000, "\\boxed{" * 100_000,
+        "-" * 1_000_000, "1+1=2," * 200_000, "=" * 1_000_000, "|" * 1_000_000 + "!",
+        "{1}" * 300_000, "\u0663" * 1000, "1." * 300_000, "1e9" * 300_000,
+        "__import__('os').system('true')", "\x00", "9**9**9",
+    ],
     ids=range(15),
 )  # fmt: skip
 def test_hostile_texts_are_quickly_wrong(name, text):
     start = time.perf_counter()
     assert not correct(name, text) or name == "numeric"
     get_verifier(name).answer(PROMPTS[name], text)
-    assert time.perf_counter() - start < 1.0  # milliseconds; a quadratic match takes minutes
+    assert (
+        time.perf_counter() - start < 1.0
+    )  # milliseconds; a quadratic match takes minutes
 
 
 @pytest.mark.parametrize("name", ["exact", "numeric", "chain"])
 def test_a_missing_reference_is_the_problems_fault(name):
-    with pytest.raises(InputError, match="'p1'.*needs a reference"):
+    with pytest.raises(InputError, match=r"'p1'.*needs a reference"):
         get_verifier(name).grade(problem(name, reference=" "), "4")
 
 
@@ -70,9 +79,11 @@ def test_exact():
 @pytest.mark.parametrize(
     ("text", "reference"),
     [
-        ("The answer is 42.", "42"), ("so 40 + 2 = 42", "42.0"), ("1,234,567.50", "1234567.5"),
+        ("The answer is 42.", "42"), ("so 40 + 2 = 42", "42.0"),
+        ("1,234,567.50", "1234567.5"),
         ("#### 1,000\nignore 7", "1000"), (r"7 so \boxed{42} of 9", "42"),
-        (r"\boxed{1} no, \boxed{\frac{1}{2}}", "0.5"), (r"\dfrac{3}{4}", "3/4"), ("50%", "1/2"),
+        (r"\boxed{1} no, \boxed{\frac{1}{2}}", "0.5"), (r"\dfrac{3}{4}", "3/4"),
+        ("50%", "1/2"),
         ("50%", "50"), ("50", "50%"), ("12 / 16", "0.75"), ("x = -3", "-3"), ("5-3", "3"),
         ("\u22127", "-7"), ("$1,200", "1200"), ("costs -$5", "-5"), (".5", "1/2"),
         ("6.02e23", "602000000000000000000000"), ("0.1", "1/10"), ("at 3", "#### 3"),
@@ -87,7 +98,8 @@ def test_equal_numbers(text, reference):
     ("text", "reference"),
     [
         ("41", "42"), ("", "42"), ("none", "0"), ("1/0", "0"), ("0.33", "1/3"), ("3", "-3"),
-        ("50%", "5"), ("42 or 43", "42"), ("#### ", "4"), ("1" * 41, "1"), ("1e999", "1e99"),
+        ("50%", "5"), ("42 or 43", "42"), ("#### ", "4"), ("1" * 41, "1"),
+        ("1e999", "1e99"),
         ("3." + "1" * 50, "3"), ("0.1000000000000000000001", "0.1"), (r"\boxed{}4", "4"),
     ],
 )  # fmt: skip
@@ -95,6 +107,7 @@ def test_unequal_numbers(text, reference):
     assert not correct("numeric", text, reference=reference)
 
 
+@settings(deadline=None)
 @given(st.fractions(max_denominator=10**6), st.integers(0, 3))
 def test_a_number_gets_one_vote_however_it_is_written(value, zeros):
     verifier = get_verifier("numeric")
@@ -145,7 +158,9 @@ def test_a_lucky_guess_is_not_skill(text):
 def test_chain_votes_on_the_digits_after_the_last_equals_sign():
     answer = get_verifier("chain").answer
     assert answer("", "037+8=045;045*4=180") == "180"
-    assert [answer("", text) for text in ("", "180", "1=18", "1=180;18", "1=1800")] == [""] * 5
+    assert [answer("", text) for text in ("", "180", "1=18", "1=180;18", "1=1800")] == [
+        ""
+    ] * 5
 
 
 def test_chain_is_modulo_1000():
