@@ -44,7 +44,7 @@ _PRIOR_SD = np.array([2.0, 2.0, 1.0, 1.0])
 _SIGN = np.array([1.0, 1.0, -1.0, -1.0])
 _MIN_CELLS = 4  # shapes a phase; fewer leave nothing to judge the fit by
 _MIN_SD = 0.01  # log seconds; below it the clock and the schedule decide
-_MAX_SD = 1.0  # log seconds; a law that is off by a factor of e describes nothing
+_MAX_SD = 1.5  # log seconds; a law off by a factor of four describes nothing
 _N_DRAWS = 1000
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planner.cli_console import progress, say, show_table, warn
 from planner.config import Workspace
 from planner.engines import open_engine
+from planner.models.artifact import HoldoutRow, Laws
 from planner.models.errors import InputError, NotMeasuredError, StoreError
 from planner.models.specs import ModelTarget
 from planner.prompt_run import Scorer
@@ -16,7 +17,6 @@ from planner.running import open_scorer
 
 if TYPE_CHECKING:
     from planner.calibration.store import Store
-    from planner.models.artifact import HoldoutRow
 
 _FREE_BYTES = 50e6  # a calibration writes a few megabytes; less than this is a full disk
 
@@ -31,13 +31,14 @@ def run_calibrate(
         ServingError: A server failed; what was finished is stored.
         StoreError: The disk is full, or a part is damaged.
     """
-    from planner.calibration.environment import describe_machine
-    from planner.calibration.store import Store
-
     workspace = Workspace(folder)
     config, problems = workspace.config(), workspace.problems()
     targets = _chosen(workspace, only)
     _check_disk(folder)
+    # after the config was read: what is wrong with it is said at once
+    from planner.calibration.environment import describe_machine
+    from planner.calibration.store import Store
+
     store, scorer = Store(workspace.measurements), _scorer(workspace)
     machine = describe_machine()
     store.append_machine(machine)
@@ -143,14 +144,15 @@ def run_fit(folder: Path, *, seed: int) -> None:
     Raises:
         PlannerError: What `fit_laws` raises; laws.json stays as it was.
     """
+    workspace = Workspace(folder)
+    targets, problems = workspace.targets(), workspace.problems()
     from planner.calibration.fit import fit_laws
     from planner.calibration.store import Store
 
-    workspace = Workspace(folder)
     laws = fit_laws(
         Store(workspace.measurements),
-        targets=workspace.targets(),
-        problems=workspace.problems(),
+        targets=targets,
+        problems=problems,
         seed=seed,
         progress=warn,
     )
@@ -160,7 +162,7 @@ def run_fit(folder: Path, *, seed: int) -> None:
     say(f"wrote {workspace.laws_file}: {cells}")
 
 
-def show_holdout(rows: "Sequence[HoldoutRow]") -> None:
+def show_holdout(rows: Sequence[HoldoutRow]) -> None:
     """The table of held-out error: one line a quantity and model."""
     lines = []
     for quantity in dict.fromkeys(row.quantity for row in rows):
@@ -200,17 +202,17 @@ def run_report(folder: Path) -> Path:
         InputError: There are no laws yet, or a file is off.
         StoreError: A measurement file is damaged, or the report cannot be written.
     """
+    workspace = Workspace(folder)
+    laws = Laws.load(workspace.laws_file)
     from planner.calibration.store import Store
-    from planner.models.artifact import Laws
     from planner.outcome import Outcome
     from planner.plan import Plan
     from planner.report import write_report
 
-    workspace = Workspace(folder)
     store, outcome = Store(workspace.measurements), folder / "outcome.json"
     write_report(
         workspace.report_file,
-        laws=Laws.load(workspace.laws_file),
+        laws=laws,
         plan=Plan.load(workspace.plan_file) if workspace.plan_file.exists() else None,
         samples=store.samples(),
         timings=store.timings(),

@@ -38,6 +38,7 @@ from planner.uniform import Uniform, best_uniform, fill_budget, uniform_settings
 _LAST_PROMPTS = 16
 _RESERVE = (0.01, 0.04)  # least and most, as shares of the budget
 _FRONTIER_BUDGETS = 12
+_FRONTIER_DRAWS = 60
 
 
 def make_plan(
@@ -79,7 +80,7 @@ def make_plan(
     table = search_options(measured, budget.unit, on_grid.shadow_price, rng)
     ladder = _ladder(table, budget.unit)
     best = ladder.allocate(shares, spendable)
-    overrated = optimism(table, budget.unit, best.shadow_price)
+    overrated = optimism(table, budget.unit, shares, spendable, best.shadow_price)
     mix = Mix.of(best, shares)
     verified = {task.task: task.runtime_verifier for task in laws.tasks}
     settings = uniform_settings(measured, shares, verified, budget.unit)
@@ -341,7 +342,9 @@ def _frontier(
     points: list[FrontierPoint] = []
     for spend in np.clip(budgets, low, high).tolist():
         allocation = ladder.allocate(shares, spend)
-        overrated = optimism(table, unit, allocation.shadow_price)
+        overrated = optimism(
+            table, unit, shares, spend, allocation.shadow_price, n_draws=_FRONTIER_DRAWS
+        )
         interval = accuracy_interval(table, Mix.of(allocation, shares), overrated)
         points.append(
             FrontierPoint(

@@ -16,7 +16,7 @@ import numpy as np
 from planner.allocate import Allocation
 from planner.models.cost import UNITS
 from planner.models.prediction import Array
-from planner.options import Z90, Ints, OptionTable
+from planner.options import Z90, Ints, OptionTable, cost_quantile
 from planner.plan import Interval
 
 _TAU = 0.3  # small: the rule that is judged is all but the rule that is used
@@ -44,28 +44,88 @@ class Mix:
         )
 
 
-def optimism(table: OptionTable, unit: str, price: float) -> Array:
-    """By how much each group's best-looking option is overrated, (n_groups,).
+def optimism(
+    table: OptionTable,
+    unit: str,
+    shares: Array,
+    budget: float,
+    price: float,
+    *,
+    n_draws: int = 200,
+) -> Array:
+    """By how much the options that a budget's allocation picks are overrated, (n_groups,).
 
     Args:
         table: The options that were compared.
         unit: Of the costs.
-        price: Accuracy that one unit of cost must buy; options are ranked by accuracy
-            minus price times cost.
+        shares: Of the groups, adding to 1.
+        budget: Expected cost a prompt that the allocation kept to.
+        price: Its shadow price; 0 where the budget did not bind.
+        n_draws: Draws of the noise, each used with both signs; at most the table's.
     """
-    worth = table.accuracy - price * table.column(unit)
-    overrated = np.zeros(len(table.groups))
-    for g, own in enumerate(table.rows_of):
-        rows = own[np.isfinite(worth[own])]
-        if len(rows) < 2:
-            continue
-        noise = table.offsets(rows)
-        nudge = _TAU * noise
-        draw = np.arange(len(noise))
-        up = noise[draw, np.argmax(worth[rows] + nudge, axis=1)]
-        down = noise[draw, np.argmax(worth[rows] - nudge, axis=1)]
-        overrated[g] = max(float(np.mean(up - down)) / (2 * _TAU), 0.0)
-    return overrated
+    groups = [_Contest.of(table, rows, table.column(unit), n_draws) for rows in table.rows_of]
+    luck = np.zeros(len(groups))
+    for sign in (1.0, -1.0):
+        seen = [g.accuracy + sign * _TAU * g.noise for g in groups]
+        for draw_share, lam in _prices(groups, seen, shares, budget, price):
+            for g, (contest, estimate) in enumerate(zip(groups, seen, strict=True)):
+                won = contest.winners(estimate, lam)
+                noise = np.take_along_axis(contest.noise, won[:, None], axis=1)[:, 0]
+                luck[g] += sign * float(np.mean(draw_share * noise)) / (2 * _TAU)
+    return luck
+
+
+@dataclass(frozen=True, eq=False)
+class _Contest:
+    """The options of one group that a draw of the noise may put first."""
+
+    accuracy: Array  # (n_rows,)
+    cost: Array  # (n_rows,)
+    noise: Array  # (n_draws, n_rows)
+
+    @classmethod
+    def of(cls, table: OptionTable, rows: Ints, cost: Array, n_draws: int) -> "_Contest":
+        rows = rows[np.isfinite(cost[rows])]
+        rows = rows[np.argsort(cost[rows], kind="stable")]
+        reach = 4 * _TAU * table.accuracy_sd[rows]
+        beaten = np.maximum.accumulate(table.accuracy[rows] - reach)
+        rows = rows[table.accuracy[rows] + reach >= beaten]
+        return cls(table.accuracy[rows], cost[rows], table.offsets(rows)[:n_draws])
+
+    def winners(self, estimate: Array, price: Array) -> Ints:
+        """Position of the option worth most at each draw's price, (n_draws,)."""
+        return np.asarray(np.argmax(estimate - price[:, None] * self.cost, axis=1))
+
+
+def _prices(
+    groups: list[_Contest], seen: list[Array], shares: Array, budget: float, price: float
+) -> list[tuple[Array, Array]]:
+    """Of each draw, the two prices between which its budget ends, and the weight of each.
+
+    Bisection: at the low price the draw's allocation costs too much, at the high one it
+    fits; the weights make it cost the budget.
+    """
+    n_draws = len(seen[0])
+
+    def spend(lam: Array) -> Array:
+        total = np.zeros(n_draws)
+        for contest, estimate, share in zip(groups, seen, shares.tolist(), strict=True):
+            if share > 0:
+                total += share * contest.cost[contest.winners(estimate, lam)]
+        return total
+
+    low, high = np.zeros(n_draws), np.full(n_draws, 30 * price)
+    if price <= 0:
+        return [(np.ones(n_draws), low)]
+    for step in range(12):
+        # the first steps on a log scale: the draws' prices lie around the given one
+        middle = np.where(low > 0, np.sqrt(low * high), high / 30 if step else price)
+        over = spend(middle) > budget
+        low, high = np.where(over, middle, low), np.where(over, high, middle)
+    dear, cheap = spend(low), spend(high)
+    gap = np.where(dear > cheap, dear - cheap, 1.0)
+    part = np.where(dear > budget, np.clip((budget - cheap) / gap, 0.0, 1.0), 1.0)
+    return [(part, low), (1 - part, high)]
 
 
 def accuracy_draws(table: OptionTable, mix: Mix, overrated: Array) -> Array:
@@ -112,9 +172,10 @@ def whole_counts(weights: Sequence[float], total: int) -> Ints:
 
 
 def cost_sd(table: OptionTable, rows: Ints, unit: str) -> Array:
-    """Standard deviation of the cost between prompts, read from its 95th percentile."""
-    at = UNITS.index(unit)
-    return np.asarray(table.cost_p95[rows, at] - table.cost[rows, at]).clip(0.0) / Z90
+    """Standard deviation of the cost between prompts, read from its quantiles at +-1."""
+    points, at = [table.points[i] for i in rows.tolist()], UNITS.index(unit)
+    low, high = (cost_quantile(points, table.cost_models, z)[:, at] for z in (-1.0, 1.0))
+    return np.asarray(np.maximum(high - low, 0.0) / 2)
 
 
 def spend_interval(

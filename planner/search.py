@@ -107,7 +107,8 @@ def _search_group(
         ),
     )
     start = table.points[int(rows[best])].option
-    study.enqueue_trial(_parameters(start), skip_if_exists=True)
+    if f"{start.model} {start.strategy}" in families:  # not one with a single setting
+        study.enqueue_trial(_parameters(start), skip_if_exists=True)
     study.optimize(worth, n_trials=trials)
     least = float(values[best]) + _WORTHWHILE
     ranked = sorted(points.values(), key=lambda pair: -pair[0])

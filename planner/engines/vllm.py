@@ -144,7 +144,7 @@ class VllmEngine:
             self._engine = None
 
     def _warm_up(self) -> None:
-        """Build what vLLM builds at its first draw (seconds), so that no draw is timed on it."""
+        """Have vLLM build what it builds at a first draw, which takes seconds."""
         prompt = self._tokenizer.decode([0])
         request = Request(prompt=prompt, max_tokens=2, top_p=0.9, logprobs=True, seed=0)
         with self.session() as session:
