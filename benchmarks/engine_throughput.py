@@ -1,4 +1,4 @@
-"""Output tokens per second of the embedded engine, beside transformers where it is installed.
+"""Output tokens per second of the embedded engine, beside transformers if installed.
 
     python benchmarks/engine_throughput.py [FOLDER ...] [--draws 4] [--threads N]
 
@@ -45,8 +45,8 @@ def measured(draw: Callable[[], int]) -> Rate:
 
 def prompts(count: int) -> list[str]:
     """Problems whose answers are long and of unequal length."""
-    listed = problems("retry", {3: count, 4: count}, _SEED)
-    return [item.prompt for item in listed][: 2 * count : 2]
+    each = {3: count // 2, 4: count - count // 2}
+    return [item.prompt for item in problems("retry", each, _SEED)]
 
 
 def embedded(folder: Path, batch: int, rounds: int, threads: int | None) -> Rate:

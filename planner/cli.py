@@ -28,6 +28,8 @@ class _Commands(TyperGroup):
             if isinstance(error, BrokenPipeError) or ctx.params.get("debug"):
                 raise
             message, code = explain(error)
+            if code == 130 and ctx.invoked_subcommand == "run":
+                message = "interrupted"  # what it kept, it has said itself
             warn(message)
             raise typer.Exit(code) from None
 

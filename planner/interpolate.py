@@ -1,7 +1,7 @@
 """Options between the measured ones: other token caps, temperatures and n.
 
-Linear between two measured caps and two measured temperatures, and in log n; nothing
-beyond the measured range of caps and temperatures. A curve that rises between two measured
+Accuracy is linear between two measured caps and two measured temperatures, and in log n;
+draws and tokens are a power of n. Nothing is read beyond the measured caps and temperatures. A curve that rises between two measured
 values d apart may do so anywhere: a standard deviation of d / sqrt(12) half-way, and less
 towards the ends, joins that of the measurements (a quarter of it in n, whose curves bend
 smoothly).
@@ -17,7 +17,6 @@ from planner.models.errors import NotMeasuredError
 from planner.options import GroupKey, OptionTable, Point
 from planner.plan import Option
 
-_EARLY_STOPPING = ("best_of_n", "self_consistency")  # draws grow like log n, not like n
 Corner = tuple[float, int]  # temperature, max_tokens
 
 
@@ -146,13 +145,16 @@ def _at_n(points: tuple[Point, ...], n: int, where: str) -> Point:
     if lower is upper:
         return lower
     log_weight = math.log(n / low) / math.log(high / low)
-    linear = (n - low) / (high - low)
     mixed = _mix([(1 - log_weight, lower), (log_weight, upper)], doubt=0.25)
-    weight = log_weight if upper.option.strategy in _EARLY_STOPPING else linear
-    cost = _mix([(1 - weight, lower), (weight, upper)])
+
+    def power(name: str) -> float:
+        """A power of n through both: exact where every draw is made, close where not."""
+        a, b = float(getattr(lower, name)), float(getattr(upper, name))
+        return a * (b / a) ** log_weight if a > 0 else b * log_weight
+
     return replace(
-        mixed, draws=cost.draws, output_tokens=cost.output_tokens,
-        output_tokens_sd=cost.output_tokens_sd, series=upper.series,
+        mixed, draws=power("draws"), output_tokens=power("output_tokens"),
+        output_tokens_sd=power("output_tokens_sd"), series=upper.series,
         option=upper.option.model_copy(update={"n": n}), origin="optuna",
         extrapolated=upper.extrapolated,
     )  # fmt: skip

@@ -63,7 +63,9 @@ def optimism(
         price: Its shadow price; 0 where the budget did not bind.
         n_draws: Draws of the noise, each used with both signs; at most the table's.
     """
-    groups = [_Contest.of(table, rows, table.column(unit), n_draws) for rows in table.rows_of]
+    groups = [
+        _Contest.of(table, rows, table.column(unit), n_draws) for rows in table.rows_of
+    ]
     luck = np.zeros(len(groups))
     for sign in (1.0, -1.0):
         seen = [g.accuracy + sign * _TAU * g.noise for g in groups]

@@ -318,7 +318,8 @@ if(d.meta==='ring'){d.marker.line.color=t.fg;d.textfont={color:t.fg,size:12};}})
 return data}
 function draw(div){if(!div.spec){
 div.spec=JSON.parse(div.querySelector('script').textContent);
-div.replaceChildren();}
+div.replaceChildren();
+if(div.spec.layout.height)div.style.minHeight='0';}
 Plotly.react(div,ink(div.spec.data),dress(div.spec.layout),
 {responsive:true,displayModeBar:false,displaylogo:false,doubleClick:'reset'})}
 function all(root){root.querySelectorAll('.plot').forEach(function(div){

@@ -7,12 +7,11 @@ cost. What is found joins the table, and the allocation is solved again.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.interpolate import Family, Interpolator
-from planner.models.artifact import StrategyName
 from planner.models.cost import UNITS
 from planner.models.errors import NotMeasuredError
 from planner.options import OptionTable, Point, expected_cost
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _GUARD = 0.25  # of a standard deviation of the accuracy
 _TRIALS = 360  # over all groups: some two seconds of one core
 _KEPT = 3  # a group
+_FAMILIES = 4  # models and strategies searched a group: those that look best as measured
 _WORTHWHILE = 1e-3  # accuracy; less is not worth leaving what was measured for
 
 
@@ -61,14 +61,29 @@ def _search_group(
     import optuna
 
     reader = Interpolator.of_group(table, table.groups[g])
+    column = UNITS.index(unit)
+    rows = table.rows_of[g]
+    values = (
+        table.accuracy[rows]
+        - _GUARD * table.accuracy_sd[rows]
+        - price * table.cost[rows, column]
+    )
+    starts: dict[str, Option] = {}  # the best measured option of each family, best first
+    for i in np.argsort(-values).tolist():
+        option = table.points[int(rows[i])].option
+        family = reader.families.get((option.model, option.strategy))
+        if np.isfinite(values[i]) and family is not None and not _is_point(family):
+            starts.setdefault(f"{option.model} {option.strategy}", option)
     families = {
-        f"{model} {strategy}": (model, strategy, family)
-        for (model, strategy), family in sorted(reader.families.items())
-        if not _is_point(family)
+        name: (
+            option.model,
+            option.strategy,
+            reader.families[option.model, option.strategy],
+        )
+        for name, option in list(starts.items())[:_FAMILIES]
     }
     if not families:
         return []
-    column = UNITS.index(unit)
     points: dict[Option, tuple[float, Point]] = {}
 
     def worth(trial: "Trial") -> float:
@@ -76,7 +91,7 @@ def _search_group(
         model, strategy, family = families[name]
         option = Option(
             model=model,
-            strategy=cast(StrategyName, strategy),
+            strategy=strategy,
             n=_whole(trial, f"n of {name}", family.ns),
             max_tokens=_whole(trial, f"max_tokens of {model}", family.caps),
             temperature=_real(trial, f"temperature of {model}", family.temperatures),
@@ -93,30 +108,30 @@ def _search_group(
             points[option] = (value, point)
         return value
 
-    rows = table.rows_of[g]
-    values = (
-        table.accuracy[rows]
-        - _GUARD * table.accuracy_sd[rows]
-        - price * table.cost[rows, column]
-    )
-    best = int(np.nanargmax(values))
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(
             seed=seed, n_ei_candidates=8, n_startup_trials=8, constant_liar=False
         ),
     )
-    start = table.points[int(rows[best])].option
-    if f"{start.model} {start.strategy}" in families:  # not one with a single setting
-        study.enqueue_trial(_parameters(start), skip_if_exists=True)
+    for name, (_, _, family) in families.items():
+        for n in _around(starts[name].n, family.ns):
+            tried = starts[name].model_copy(update={"n": n})
+            study.enqueue_trial(_parameters(tried), skip_if_exists=True)
     study.optimize(worth, n_trials=trials)
-    least = float(values[best]) + _WORTHWHILE
+    least = float(np.nanmax(values)) + _WORTHWHILE
     ranked = sorted(points.values(), key=lambda pair: -pair[0])
     return [point for value, point in ranked[:_KEPT] if value > least]
 
 
 def _is_point(family: Family) -> bool:
     return len(family.ns) == len(family.caps) == len(family.temperatures) == 1
+
+
+def _around(n: int, grid: list[int]) -> list[int]:
+    """n, and half-way (in log n) to the measured n on both sides of it."""
+    near = [m for m in grid if m < n][-1:] + [m for m in grid if m > n][:1]
+    return sorted({n, *(round((n * m) ** 0.5) for m in near)})
 
 
 def _whole(trial: "Trial", name: str, grid: list[int]) -> int:

@@ -52,15 +52,6 @@ class Decoder:
             done |= future.result()
         return [done[i] for i in range(len(blocks))]
 
-    def group(self, blocks: Sequence[Block]) -> list[Block]:
-        """The first blocks, as many as keep every thread busy and the cache near."""
-        rows = 0
-        for i, block in enumerate(blocks):
-            rows += block.rows
-            if rows > ROWS_MAX * self.threads:
-                return list(blocks[: max(i, 1)])
-        return list(blocks)
-
     def parts(self, slots: Ints) -> list[Ints]:
         """Slots split into blocks: enough for every thread, none too small or too large."""
         count = max(

@@ -20,7 +20,6 @@ from planner.models.records import Draw, FinishReason
 _SHARING_MIN = 8  # draws of a prompt from which a block of their own pays
 _WAIT_STEPS = 8  # longest wait of new draws for company
 _PROMPT_TOKENS_MAX = 4096  # of prompts kept for later draws: some 20 MB
-_TURN_STEPS = 8  # more rows than a cache holds take turns of this many steps
 _COMPANY = 8  # new draws that are fewer than running / this wait
 
 
@@ -91,7 +90,6 @@ class EmbeddedSession:
             OrderedDict()
         )  # used last, last
         self._waiting = 0  # draws in the queue
-        self._turn_steps = 0
         self._waited = 0  # steps since draws could have been admitted
         self._seeds = np.random.default_rng()  # of requests that bring none
         self._closed = False
@@ -177,19 +175,14 @@ class EmbeddedSession:
         self.close()
 
     def _step(self) -> None:
-        """One token for the blocks whose turn it is; a turn is some steps, then others'."""
-        group = self._decoder.group(self._blocks)
-        over = self._decoder.step(group, self._slots)
+        over = self._decoder.step(self._blocks, self._slots)
         now = self._clock()
         ended = {
             slot
-            for block, rows in zip(group, over, strict=True)
+            for block, rows in zip(self._blocks, over, strict=True)
             for slot in block.slots[rows].tolist()
             if self._settle(slot, now)
         }
-        self._turn_steps = (self._turn_steps + 1) % _TURN_STEPS
-        if self._turn_steps == 0:
-            self._blocks = self._blocks[len(group) :] + group
         if ended:
             self._drop(lambda slot: slot in ended)
 

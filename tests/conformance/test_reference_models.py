@@ -1,4 +1,4 @@
-"""vLLM and transformers on a trained reference model: as often right as the embedded engine."""
+"""vLLM and transformers on a reference model are as often right as the embedded engine."""
 
 from collections.abc import Iterator
 

@@ -10,7 +10,7 @@ from scipy.stats import beta
 from planner.models.curves import powers_of_two
 from planner.models.errors import InputError
 from planner.models.lengths import Recorded
-from planner.models.voting import flat_beyond, is_decided, vote_curves, vote_decided
+from planner.models.voting import _count, flat_beyond, is_decided, vote_curves, vote_decided
 from planner.strategies.base import Outcome, State
 from planner.strategies.self_consistency import SelfConsistency
 
@@ -70,11 +70,19 @@ def test_the_law_forecasts_what_the_strategy_does(draws, confidence):
     assert (np.abs(got - played.mean(axis=0)) <= 5 * error + 1e-9).all()
 
 
-def test_ties_go_to_the_answer_that_came_first(rng):
-    # a, b, b, a in any order: the first draw's answer wins
-    table = recorded(["a", "b", "b", "a"], [True, False, False, True], [1, 1, 1, 1])
-    curves = vote_curves(table, (4,), 1.0, rng)
-    assert abs(curves.accuracy[0, 0] - 0.5) < 5 * 0.5 / np.sqrt(256)
+@settings(max_examples=40, deadline=None)
+@given(DRAWS)
+def test_after_each_draw_the_winner_is_the_strategys(draws):
+    """Order by order: which of two equals wins does not show in averages over orders."""
+    answers, correct, tokens = zip(*draws, strict=True)
+    table = recorded(answers, correct, tokens)
+    right, first, second = _count(table.answer, table.correct)
+    for n in range(1, len(draws) + 1):
+        lossless = play(SelfConsistency(n=n, confidence=1.0), answers, correct, tokens)
+        votes = sorted((answers[:n].count(a) for a in {*answers[:n]} - {""}), reverse=True)
+        assert (first[0, n - 1], second[0, n - 1]) == (*votes, 0, 0)[:2]
+        if lossless[1] == n:  # it did not stop before
+            assert right[0, n - 1] == lossless[0]
 
 
 def test_the_vote_finds_the_mode_with_enough_draws(rng):

@@ -1,5 +1,6 @@
 """The command line: exit codes, one-line errors, clean stdout, and the loop end to end."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -9,7 +10,7 @@ from dataclasses import asdict
 import pytest
 from typer.testing import CliRunner
 
-from planner import __version__
+from planner import __version__, cli_run
 from planner.calibration.store import Store
 from planner.calibration.suites import reference_problems
 from planner.cli import app, explain, main
@@ -218,7 +219,17 @@ def measured(tmp_path, tiny_model):
     return folder
 
 
-def test_the_loop_from_calibration_to_report(measured):
+def _interrupted_after(count):
+    """Ctrl-C once that many prompts are finished."""
+
+    def update(done, total):
+        if done >= count:
+            raise KeyboardInterrupt
+
+    return lambda label: contextlib.nullcontext(update)
+
+
+def test_the_loop_from_calibration_to_report(measured, monkeypatch):
     first = planner("calibrate", measured)
     assert first.exit_code == 0, first.stderr
     assert "192 draws made" in first.stdout
@@ -235,15 +246,24 @@ def test_the_loop_from_calibration_to_report(measured):
     for words in ("promise: accuracy", "binds:", "extrapolated:"):
         assert words in planned.stdout
 
-    advice = planner("recommend", "A037+8*4:", "--budget", "200 tokens", "--workspace", measured,
-                     "--json")  # fmt: skip
+    options = ("--budget", "200 tokens", "--workspace", measured)
+    advice = planner("recommend", "A037+8*4:", *options, "--json")
     assert json.loads(advice.stdout)["option"]["model"] in ("small", "large")
-    assert planner("recommend", "-", "--budget", "200 tokens", "--workspace", measured,
-                   stdin="A037+8*4:\n").exit_code == 0  # fmt: skip
+    assert planner("recommend", "-", *options, stdin="A037+8*4:\n").exit_code == 0
 
     poor = planner("plan", measured, "--budget", "3 tokens", "--problems", new)
     assert poor.exit_code == 1
     assert "needs" in one_line(poor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_run, "progress", _interrupted_after(3))
+        stopped = planner("run", measured, "--budget", "40k tokens", "--problems", new)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.splitlines()[-1] == "interrupted"
+    kept = (measured / "results.jsonl").read_text().splitlines()
+    assert 3 <= len(kept) <= 8
+    assert not (measured / "outcome.json").exists()
+    assert len(Store(measured / "measurements").samples("executed")) >= len(kept)
 
     ran = planner("run", measured, "--budget", "40k tokens", "--problems", new)
     assert ran.exit_code == 0, ran.stderr

@@ -7,6 +7,7 @@ import pytest
 from planner.config import Workspace, read_problems, reference_targets
 from planner.models.errors import InputError
 
+PRICES = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0, "source": "list"}
 MODEL = {"name": "m", "engine": "openai", "location": "http://localhost:8000/v1"}
 
 
@@ -30,10 +31,8 @@ def test_defaults_and_lists(tmp_path):
     ({"models": [MODEL | {"location": ""}]}, "models.0.location"),
     ({"models": [MODEL | {"key": "x"}]}, "models.0.key"),
     ({"models": [MODEL, MODEL]}, "'m' is listed twice"),
-    ({"models": [MODEL | {"prices": {"input_usd_per_mtok": -1, "output_usd_per_mtok": 1,
-                                     "source": "s"}}]}, "models.0.prices.input_usd_per_mtok"),
-    ({"models": [MODEL | {"prices": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}}]},
-     "models.0.prices.source"),
+    ({"models": [MODEL | {"prices": PRICES | {"input_usd_per_mtok": -1}}]}, "prices.input_usd"),
+    ({"models": [MODEL | {"prices": PRICES | {"source": ""}}]}, "models.0.prices.source"),
     ({"sampling": {"n_samples": 1}}, "sampling.n_samples"),
     ({"sampling": {"n_samples": "16"}}, "sampling.n_samples"),
     ({"sampling": {"top_p": 0}}, "sampling.top_p"),
@@ -60,9 +59,8 @@ def test_a_missing_config_names_the_command(tmp_path):
 
 def test_targets_resolve_folders_and_prices(tmp_path, tiny_model):
     folder = tiny_model()
-    prices = {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0, "source": "list"}
     models = [
-        MODEL | {"prices": prices},
+        MODEL | {"prices": PRICES},
         {"name": "e", "engine": "embedded", "location": str(folder)},
         {"name": "r", "engine": "recorded", "location": "draws.parquet"},
     ]
@@ -89,7 +87,7 @@ def test_problems_get_ids_and_blank_lines_are_skipped(tmp_path):
 
 @pytest.mark.parametrize(("line", "words"), [
     ("{", "not JSON"), ("[1]", "needs the fields"), ('{"prompt": "p"}', "needs the fields"),
-    ('{"prompt": "p", "task": "t", "verifier": "v", "answer": "a"}', "unknown field 'answer'"),
+    ('{"prompt": "p", "task": "t", "verifier": "v", "x": "a"}', "unknown field 'x'"),
     ('{"prompt": 1, "task": "t", "verifier": "v"}', "prompt must be text"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(line, words, tmp_path):

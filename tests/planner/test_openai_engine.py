@@ -1,4 +1,4 @@
-"""The openai engine against a server that fails on purpose; what works is in conformance."""
+"""The openai engine against a server that fails on purpose; see also tests/conformance."""
 
 import gc
 import importlib.util

@@ -184,6 +184,14 @@ def test_n_is_read_on_a_log_scale(table):
     assert point.accuracy == pytest.approx(
         (1 - weight) * low.accuracy + weight * high.accuracy
     )
+    assert point.draws < 6
+    # voting makes every draw here, so its draws and tokens are read exactly
+    voting = {"strategy": "self_consistency"}
+    sums = Interpolator.of_group(table, ("sums", 1))
+    assert sums.at(at(**voting, n=6)).draws == pytest.approx(6)
+    assert sums.at(at(**voting, n=6)).output_tokens == pytest.approx(
+        1.5 * sums.at(at(**voting, n=4)).output_tokens
+    )
     # n = 1 of the family is the single draw
     single = reader.at(at(strategy="single", n=1))
     assert single.accuracy < reader.at(at(n=2)).accuracy

@@ -36,7 +36,7 @@ def test_promise_and_truth_agree_on_average(world, per_prompt):
     shares = np.full(len(truth.groups), 1 / len(truth.groups))
     errors = truth.offsets(np.arange(len(truth), dtype=np.intp))
     naive, honest = [], []
-    for error in errors[:100]:
+    for error in errors[:150]:
         # the planner sees estimates that are off, and knows only by how much as a rule
         seen = replace(twin, accuracy=truth.accuracy + error)
         best = ladder_of(seen).allocate(shares, per_prompt)
@@ -50,12 +50,12 @@ def test_promise_and_truth_agree_on_average(world, per_prompt):
         honest.append(float(promised @ mix.weights) - achieved)
     error_of_mean = np.std(honest) / np.sqrt(len(honest))
     # the test can fail: without the correction the promise is far too high
-    assert np.mean(naive) > Z * error_of_mean + 0.004
-    assert abs(np.mean(honest)) < Z * error_of_mean + 0.1 * np.mean(naive)
+    assert np.mean(naive) > Z * np.std(naive) / np.sqrt(len(naive))
+    assert abs(np.mean(honest)) < Z * error_of_mean
 
 
 def test_intervals_hold_the_fresh_result_as_often_as_they_say(known_laws):
-    n_prompts, repeats, hits = 150, 80, 0
+    n_prompts, repeats, hits = 150, 70, 0
     rng = np.random.default_rng(11)
     truth = known_laws(rng, n_problems=10, true_problems=20_000).truth
     for seed in range(repeats):

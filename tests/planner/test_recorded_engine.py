@@ -19,8 +19,9 @@ def rows(**more: Any) -> pd.DataFrame:
         [
             {
                 "model": "tiny", "prompt": "2+2=", "temperature": 1.0, "top_p": 1.0,
-                "max_tokens": 10, "draw": i, "engine": "embedded 0.1.0", "text": f"text {i}",
-                "finish_reason": "stop", "prompt_tokens": 5, "output_tokens": tokens,
+                "max_tokens": 10, "draw": i, "engine": "embedded 0.1.0",
+                "text": f"text {i}", "finish_reason": "stop",
+                "prompt_tokens": 5, "output_tokens": tokens,
                 "ttft_s": 0.1, "latency_s": 0.1 * tokens,
             }
             | more
