@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["Planner", "Recommendation", "load", "recommend", "run"]
 
 _RESERVE = 0.02  # of the budget, where no plan says how much to keep back
-_MAX_IN_FLIGHT = 256
+# Draws at once, where the caller does not say: enough to fill a batch, few enough that the
+# first prompts' costs are known before the last ones start.
+_IN_FLIGHT = (16, 256)
+_WAVES = 4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -197,7 +200,7 @@ class Planner:
         *,
         fixed: Mapping[str, Option] | None = None,
         seed: int = 0,
-        max_in_flight: int = _MAX_IN_FLIGHT,
+        max_in_flight: int | None = None,
         deadline_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
         each: Callable[["Result"], None] | None = None,
@@ -210,7 +213,7 @@ class Planner:
             fixed: One option a task, for every prompt of it (a plan's baseline); None: the
                 best use of what is left, prompt by prompt.
             seed: Of all draws.
-            max_in_flight: Most draws at once.
+            max_in_flight: Most draws at once; None: a quarter of the prompts, 16 to 256.
             deadline_s: When to stop and answer with what is there.
             progress: Told how many prompts ended, of how many.
             each: Told each result once its prompt ended; of an interrupted run too.
@@ -229,6 +232,9 @@ class Planner:
         groups = [self.group(p.prompt, p.task) for p in problems]
         scorer = open_scorer(self.scorer_folder)
         catalogue = self._runnable(limit.unit, scored=scorer is not None)
+        if max_in_flight is None:
+            low, high = _IN_FLIGHT
+            max_in_flight = min(max(len(prompts) // _WAVES, low), high)
         machines = self.laws.provenance.machines
         setup = RunSetup(
             targets={t.name: t for t in self.targets}, cost_models=self.cost_models,

@@ -36,7 +36,7 @@ class Check:
     @property
     def essential(self) -> bool:
         """Whether the package is of no use without it."""
-        return False and self.name in (DEFAULT_ENGINE, "workspace")
+        return self.name in (DEFAULT_ENGINE, "workspace")
 
 
 def diagnose(workspace: Path | None = None) -> tuple[Check, ...]:

@@ -34,8 +34,8 @@ Ints = NDArray[np.intp]
 GroupKey = tuple[str, int]  # task, difficulty
 
 Z90 = 1.6448536269514722  # 95th percentile of a standard normal: half of a 90 % interval
-# Pass rates of two models correlate by 0.5 to 0.7 over the problems of a benchmark; those of
-# one model at two temperatures or caps by more.
+# Pass rates of two models correlate by 0.5 to 0.7 over the problems of a benchmark; those
+# of one model at two temperatures or caps by more.
 _BETWEEN_MODELS, _WITHIN_MODEL = 0.5, 0.9  # g and h above
 
 

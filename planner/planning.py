@@ -29,7 +29,7 @@ from planner.promise import (
     optimism,
     spend_interval,
 )
-from planner.search import search_options
+from planner.search import SEARCH_TRIALS, search_options
 from planner.uniform import Uniform, best_uniform, fill_budget, uniform_settings
 
 # Kept back: two standard deviations of the spend of the prompts that run at the end, when
@@ -49,6 +49,7 @@ def make_plan(
     group_shares: Mapping[GroupKey, float] | None = None,
     seed: int = 0,
     slo: Slo | None = None,
+    search_trials: int = SEARCH_TRIALS,
 ) -> Plan:
     """The best use of a budget over prompts of known groups.
 
@@ -60,6 +61,7 @@ def make_plan(
             calibration problems.
         seed: Of the draws and the search.
         slo: Latency targets every option must meet.
+        search_trials: Of off-grid settings, over all groups; 0: measured options only.
 
     Raises:
         InputError: No prompts, or shares that cannot be used.
@@ -77,7 +79,11 @@ def make_plan(
     per_prompt = budget.total / n_prompts
     reserve, spendable = _reserve(measured, ladder, shares, budget, n_prompts)
     on_grid = ladder.allocate(shares, spendable)
-    table = search_options(measured, budget.unit, on_grid.shadow_price, rng)
+    table = measured
+    if search_trials:
+        table = search_options(
+            measured, budget.unit, on_grid.shadow_price, rng, trials=search_trials
+        )
     ladder = _ladder(table, budget.unit)
     best = ladder.allocate(shares, spendable)
     overrated = optimism(table, budget.unit, shares, spendable, best.shadow_price)

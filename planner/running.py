@@ -19,6 +19,8 @@ from planner.options import GroupKey
 from planner.plan import Option
 from planner.prompt_run import Scorer
 
+_PRIOR = 10  # prompts; fewer than these say little about the laws' error
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
@@ -50,7 +52,11 @@ class RunResult:
 class Pace:
     """Chooses as prompts start, by what the budget has left for them.
 
-    What runs is expected to cost its option's expectation; what has ended cost what it did.
+    What has ended cost what it did; what runs is expected to cost its option's expectation.
+    Where prompts cost more than the laws expected, so will the rest: expectations are raised
+    by the ratio seen, as if `_PRIOR` prompts had cost just what was expected. They are never
+    lowered, since the first prompts to end are the short ones; what was too high comes back
+    as each prompt ends.
     """
 
     def __init__(
@@ -71,20 +77,29 @@ class Pace:
             counts[g] += 1
         self._pacer = Pacer(catalogue.ladder, counts, reserve=reserve * budget.total)
         self._expected: dict[str, float] = {}  # of prompts that run
-        self._ended = 0.0  # cost of those that ended
+        self._ended = self._ended_expected = 0.0  # cost of those that ended
 
     def choose(self, problem: Problem, remaining: float, prompts_left: int) -> Option:
         """The option of a prompt that starts; `remaining` holds even shares, so unused."""
-        left = self._total - self._ended - sum(self._expected.values())
-        row = self._pacer.choose(self._group[problem.problem_id], left, prompts_left)
+        ratio = self._ratio()
+        left = self._total - self._ended - ratio * sum(self._expected.values())
+        row = self._pacer.choose(
+            self._group[problem.problem_id], left / ratio, prompts_left
+        )
         forecast = self._catalogue.forecasts[row]
         self._expected[problem.problem_id] = forecast.cost[self._catalogue.unit]
         return forecast.option
 
     def end(self, result: Result) -> None:
         """Count a prompt that ended at what it cost."""
-        if self._expected.pop(result.problem_id, None) is not None:
+        expected = self._expected.pop(result.problem_id, None)
+        if expected is not None:
             self._ended += result.cost.in_unit(self._catalogue.unit)
+            self._ended_expected += expected
+
+    def _ratio(self) -> float:
+        prior = _PRIOR * self._total / len(self._group)
+        return max((self._ended + prior) / (self._ended_expected + prior), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 _GUARD = 0.25  # of a standard deviation of the accuracy
-_TRIALS = 360  # over all groups: some two seconds of one core
+SEARCH_TRIALS = 360  # over all groups: some two seconds of one core
 _KEPT = 3  # a group
 _FAMILIES = 4  # models and strategies searched a group: those that look best as measured
 _WORTHWHILE = 1e-3  # accuracy; less is not worth leaving what was measured for
@@ -34,7 +34,7 @@ def search_options(
     rng: np.random.Generator,
     *,
     groups: Sequence[int] | None = None,
-    trials: int = _TRIALS,
+    trials: int = SEARCH_TRIALS,
 ) -> OptionTable:
     """The table with the off-grid options that are worth more than any measured one.
 

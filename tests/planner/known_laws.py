@@ -164,7 +164,7 @@ def _task(task: str, i: int, classes: int, n_problems: int) -> TaskLaw:
         task=task, n_problems=classes * n_problems, runtime_verifier=task == "code",
         verifier="countdown" if task == "code" else "numeric", feature_names=FEATURES,
         feature_mean=(0.0,) * len(FEATURES), feature_scale=(1.0,) * len(FEATURES),
-        weights=tuple(weights), edges=tuple(math.log(2.5 + 2 * k) for k in range(classes - 1)),
+        weights=tuple(weights), edges=tuple(math.log(3.5 + 2 * k) for k in range(classes - 1)),
         class_shares=(1 / classes,) * classes, gain=0.2,
         byte_log_probs=tuple(np.log(probs / probs.sum()).tolist()),
     )  # fmt: skip

@@ -31,7 +31,7 @@ def test_defaults_and_lists(tmp_path):
     ({"models": [MODEL | {"location": ""}]}, "models.0.location"),
     ({"models": [MODEL | {"key": "x"}]}, "models.0.key"),
     ({"models": [MODEL, MODEL]}, "'m' is listed twice"),
-    ({"models": [MODEL | {"prices": PRICES | {"input_usd_per_mtok": -1}}]}, "prices.input_usd"),
+    ({"models": [MODEL | {"prices": PRICES | {"input_usd_per_mtok": -1}}]}, ".input_usd"),
     ({"models": [MODEL | {"prices": PRICES | {"source": ""}}]}, "models.0.prices.source"),
     ({"sampling": {"n_samples": 1}}, "sampling.n_samples"),
     ({"sampling": {"n_samples": "16"}}, "sampling.n_samples"),

@@ -163,7 +163,7 @@ def test_requests_may_join_while_others_run(engine, folder):
 def test_a_stop_string_ends_the_draw_and_is_left_out(engine):
     free = Request(prompt="A1+2:", n=60, max_tokens=40, seed=2)
     (whole,) = draw_all(engine, [free])
-    stop = ("+", "-1", "3=")
+    stop = ("+", "-1", *(f"{digit}+" for digit in "0123456789"))  # two end in one
     held = Request(prompt="A1+2:", n=60, max_tokens=40, seed=2, stop=stop)
     (cut,) = draw_all(engine, [held])
     for before, after in zip(whole, cut, strict=True):

@@ -210,6 +210,23 @@ def test_cancelling_closes_the_stream_and_counts_what_came(
     assert server.hung_up == 4  # the server noticed every one
 
 
+def test_tokens_are_what_the_server_says(
+    serve: Serve, connect: Callable[..., OpenAIEngine]
+) -> None:
+    server = serve()
+    done = ended(
+        connect(target(server.url)), Request(prompt=PROMPT, n=8, max_tokens=90, seed=2)
+    )
+    for one in done:
+        seed = draw_seed(2, one.index)
+        truth = draw_all(server.engine, [Request(prompt=PROMPT, max_tokens=90, seed=seed)])[
+            0
+        ][0]
+        assert one.draw.text == truth.text
+        assert one.draw.output_tokens == truth.output_tokens
+    assert any(one.draw.output_tokens > len(one.draw.text) for one in done)
+
+
 def test_tokens_are_counted_from_chunks_where_there_is_no_usage(
     serve: Serve, connect: Callable[..., OpenAIEngine]
 ) -> None:

@@ -74,14 +74,20 @@ def test_it_finds_the_n_between_two_measured_ones(coarse):
     assert worth[len(alone)] > worth[[0, 1]].max() + 1e-3
 
 
+def of_small(table):
+    small = [i for i, p in enumerate(table.points) if p.option.model == "small"]
+    return table.take(np.array(small))
+
+
 def test_what_it_finds_raises_accuracy_at_the_same_budget(coarse):
-    before = accuracy_at(coarse, 1e9)
+    coarse, budget = of_small(coarse), 2e8
+    before = accuracy_at(coarse, budget)
     found = search_options(
-        coarse, "eflop", before.shadow_price, np.random.default_rng(0), trials=180
+        coarse, "eflop", before.shadow_price, np.random.default_rng(0), trials=120
     )
-    after = accuracy_at(found, 1e9)
+    after = accuracy_at(found, budget)
     assert after.accuracy > before.accuracy + 1e-3
-    assert after.spend <= 1e9 * (1 + 1e-9)
+    assert after.spend <= budget * (1 + 1e-9)
 
 
 def test_a_full_grid_leaves_little_to_find(known_laws, rng):
@@ -123,7 +129,8 @@ def test_there_is_nothing_to_search_in_a_single_setting(known_laws, rng):
 
 
 def test_a_guard_keeps_uncertain_options_out(coarse):
-    before = accuracy_at(coarse, 1e9)
+    coarse = of_small(coarse)
+    before = accuracy_at(coarse, 2e8)
     unsure = replace(
         coarse,
         points=tuple(
@@ -141,7 +148,7 @@ def test_a_guard_keeps_uncertain_options_out(coarse):
 
 def test_it_takes_seconds(known_laws, rng):
     laws = known_laws(rng, true_problems=50).laws
-    table = build_options(laws, known_groups(laws), rng)
+    table = build_options(laws, [("sums", 0)], rng)
     start_s = time.process_time()
-    search_options(table, "eflop", 1e-9, np.random.default_rng(0))
-    assert time.process_time() - start_s < 20  # about 2 on an idle core
+    search_options(table, "eflop", 1e-9, np.random.default_rng(0), trials=60)
+    assert time.process_time() - start_s < 60 * 0.03  # about 0.006 a trial on an idle core
