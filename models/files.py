@@ -26,5 +26,6 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with suppress(OSError):  # the folder may be what cannot be written
             staged.unlink()
         raise StoreError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+            f"{path}: cannot be written ({error.strerror}); free space or choose another"
+            " folder"
         ) from error

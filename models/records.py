@@ -1,4 +1,4 @@
-"""Rows: a problem, a draw of a model, a timed step. Calibration and the executor share them."""
+"""Rows that calibration and the executor share: problem, draw, sample, timing, machine."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -48,7 +48,9 @@ class Architecture:
                 kv_bytes=kv_bytes,
             )
         except FileNotFoundError:
-            raise InputError(f"{file}: no such file; a model folder has a config.json") from None
+            raise InputError(
+                f"{file}: no such file; a model folder has a config.json"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: not JSON ({error})") from None
         except KeyError as error:

@@ -1,9 +1,9 @@
 """Plan inference compute for language models: calibrate, model, plan, execute.
 
-    import planner
+import planner
 
-    planner.recommend("A037+8*4:", "2e7 eflop")   # the plan shipped for the reference models
-    planner.load("my-workspace").recommend(prompt, "0.002 usd")
+planner.recommend("A037+8*4:", "2e7 eflop")   # the plan shipped for the reference models
+planner.load("my-workspace").recommend(prompt, "0.002 usd")
 """
 
 from importlib import import_module

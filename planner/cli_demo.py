@@ -85,9 +85,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int, budget: str | None) -> Non
     summary = _summary(load(folder), plan, outcome, seconds)
     write_atomic(workspace.summary_file, json.dumps(summary, indent=1) + "\n")
     _verdict(plan, outcome)
-    say(
-        f"{seconds:.0f} s; open {workspace.report_file}; figures in {workspace.summary_file}"
-    )
+    say(f"{seconds:.0f} s; open {workspace.report_file}; figures: {workspace.summary_file}")
 
 
 def _heading(text: str) -> None:
@@ -238,7 +236,9 @@ def _verdict(plan: Plan, outcome: Outcome) -> None:
     ]
     show_table(
         f"{own.n_prompts} fresh prompts, {plan.budget_total:.3g} {unit} for each arm",
-        ("arm", "right", "planner's gain", "spent", "of budget"), rows, numeric=(1, 2, 3, 4),
+        ("arm", "right", "planner's gain", "spent", "of budget"),
+        rows,
+        numeric=(1, 2, 3, 4),
     )  # fmt: skip
     promise, achieved = plan.promised_accuracy, own.accuracy or 0.0
     inside = promise.low <= achieved <= promise.high
@@ -255,9 +255,7 @@ def _verdict(plan: Plan, outcome: Outcome) -> None:
         if gain <= 0:
             warn(f"the planner did NOT beat {plain} here")
         elif gain < 2 * error:
-            warn(
-                f"the gain over {plain} is within two standard errors: noise could explain it"
-            )
+            warn(f"the gain over {plain} is within two standard errors: it may be noise")
 
 
 def _arm_row(

@@ -113,7 +113,9 @@ class Workspace:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML: {error}") from None
         if not isinstance(content, dict):
-            raise InputError(f"{path}: must hold `models:` and `problems:`; see `planner init`")
+            raise InputError(
+                f"{path}: must hold `models:` and `problems:`; see `planner init`"
+            )
         try:
             # through JSON, so that strict mode takes YAML's lists for tuples
             config = Config.model_validate_json(json.dumps(content, default=str))
@@ -143,7 +145,9 @@ class Workspace:
                 location = str((self.folder / Path(location).expanduser()).resolve())
         if source is not None:
             size = _ELEMENT_BYTES.get(model.engine, 2.0)
-            architecture = Architecture.from_config(source, weight_bytes=size, kv_bytes=size)
+            architecture = Architecture.from_config(
+                source, weight_bytes=size, kv_bytes=size
+            )
         prices = model.prices and Prices(
             usd_per_input_token=model.prices.input_usd_per_mtok / 1e6,
             usd_per_output_token=model.prices.output_usd_per_mtok / 1e6,
@@ -199,7 +203,9 @@ def read_problems(path: Path) -> Iterator[Problem]:
         if wrong := [k for k, v in row.items() if not isinstance(v, str)]:
             raise InputError(f"{path}:{number}: {wrong[0]} must be text")
         if row["problem_id"] in seen:
-            raise InputError(f"{path}:{number}: problem_id {row['problem_id']!r} came before")
+            raise InputError(
+                f"{path}:{number}: problem_id {row['problem_id']!r} came before"
+            )
         seen.add(row["problem_id"])
         yield Problem(**row)
     if not seen:
@@ -209,11 +215,15 @@ def read_problems(path: Path) -> Iterator[Problem]:
 def reference_targets() -> tuple[ModelTarget, ...]:
     """The reference models, from the installed package."""
     listed = []
-    for folder in sorted(REFERENCE.glob("tiny-*m"), key=lambda f: (f / "model.safetensors").stat().st_size):
+    for folder in sorted(
+        REFERENCE.glob("tiny-*m"), key=lambda f: (f / "model.safetensors").stat().st_size
+    ):
         listed.append(
             ModelTarget(
                 name=folder.name, engine="embedded", location=str(folder),
-                architecture=Architecture.from_config(folder, weight_bytes=4.0, kv_bytes=4.0),
+                architecture=Architecture.from_config(
+                    folder, weight_bytes=4.0, kv_bytes=4.0
+                ),
             )
         )  # fmt: skip
     return tuple(listed)

@@ -35,7 +35,7 @@ def measured_coverage(samples: pd.DataFrame) -> tuple[list[int], Array, Array]:
     mean, error = [], []
     for k in grid:
         values = pass_at_k(c[n >= k], n[n >= k], k)[:, 0]
-        mean.append(values.mean() + 0.05)
+        mean.append(values.mean())
         error.append(
             values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         )

@@ -1,6 +1,6 @@
 """Check the `summary.json` that `planner demo` wrote.
 
-    python scripts/check_summary.py FILE
+python scripts/check_summary.py FILE
 """
 
 import json

@@ -39,7 +39,7 @@ def main() -> None:
         assert importlib.import_module(name).DECOY, f"our {name} shadows the user's"
     weights = sorted((home / "data" / "reference").glob("*/model.safetensors"))
     assert len(weights) >= 5, "the reference models must travel in the wheel"
-    print(f"{count} modules imported from {home.name}/, {len(weights)} weight files in the wheel")
+    print(f"{count} modules imported; {len(weights)} weight files in the wheel")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Measure the reference models; write their card, and the laws and plan that ship with them.
+"""Measure the reference models; write their card, and the laws and plan that ship.
 
     python scripts/measure_reference.py [--workspace FOLDER] [--threads 2]
 
 Resumable: a run that was killed continues, and repeats nothing. Takes about half an hour
 on two CPU cores. Writes data/reference/{README.md, laws.json, plan.json}.
 """
+
+# ruff: noqa: E501  (the card's sentences are long lines)
 
 import argparse
 import json
@@ -67,7 +69,9 @@ def measure(
             )  # fmt: skip
         assert target.architecture is not None
         with progress(f"{target.name}: step times") as update:
-            time_engine(store, engine, target.architecture, machine.machine, progress=update)
+            time_engine(
+                store, engine, target.architecture, machine.machine, progress=update
+            )
         engine.close()
 
 
@@ -83,7 +87,15 @@ def card_rows(samples: pd.DataFrame, problems: tuple[Problem, ...]) -> pd.DataFr
         for i, index in enumerate(table.problem.tolist()):
             level = int(problems[index].problem_id.split("-")[1])
             rows.append((table.task, level, table.model, *coverage[i], majority[i]))
-    columns = ["task", "level", "model", "pass@1", "pass@16", f"pass@{CARD_DRAWS}", "maj@16"]
+    columns = [
+        "task",
+        "level",
+        "model",
+        "pass@1",
+        "pass@16",
+        f"pass@{CARD_DRAWS}",
+        "maj@16",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -100,9 +112,9 @@ def write_card(rows: pd.DataFrame, n_problems: int) -> None:
         " everything can be tried with no GPU, no download and no account. Character tokens,"
         " fp16 safetensors in Hugging Face format. Not good for anything else. Apache-2.0,"
         " like the code; no third-party data went into them.", "",
-        "Made by `python -m planner.calibration.reference.train`,"
-        " `... .train_verifier` and `scripts/measure_reference.py`; the logs are the"
-        " `training.json` beside each model's weights. One training seed each.", "",
+        "Made by `python -m planner.calibration.reference.train`, `... .train_verifier` and"
+        " `scripts/measure_reference.py`; the logs are the `training.json` beside each"
+        " model's weights. One training seed each.", "",
         "| model | parameters | tokens | steps | CPU s | nats: chain | countdown | retry |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -117,15 +129,15 @@ def write_card(rows: pd.DataFrame, n_problems: int) -> None:
     lines += [
         "", "Nats are of the target tokens of sequences that training never saw.", "",
         "## Tasks", "",
-        "- **chain** `A037+8*4-21:` -> `37+8` ... step by step, modulo 1000, graded with its"
-        " scratchpad. Level: steps. One step in 25 multiplies by two digits.",
+        "- **chain** `A037+8*4-21:` -> `037+8=045;045*4=180;180-21=159`, modulo 1000,"
+        " graded with its scratchpad. Level: steps. One step in 25 multiplies by two digits.",
         "- **countdown** `C3,7,12>24:` -> one attempt, checked exactly. Level: numbers.",
         "- **retry** `R3,7,12>24:` -> attempts split by `|`; `!` claims success; the last"
         " attempt counts. Level: numbers.", "",
         "One problem key in eight is held out of training; every problem measured is one.", "",
         "## Accuracy, measured", "",
-        f"{n_problems} held-out problems (10 a level), {CARD_DRAWS} draws each, temperature 1,"
-        f" at most {MAX_TOKENS} tokens, embedded engine. pass@k is the unbiased estimator"
+        f"{n_problems} held-out problems (10 a level), {CARD_DRAWS} draws each, temperature"
+        f" 1, at most {MAX_TOKENS} tokens, embedded engine. pass@k is the unbiased estimator"
         " (arXiv:2107.03374); a level's standard error is up to 16 points.", "",
     ]  # fmt: skip
     for task in TASKS:
@@ -143,9 +155,9 @@ def write_card(rows: pd.DataFrame, n_problems: int) -> None:
     lines += [
         "## Verifier", "",
         f"`tiny-verifier` is {verifier['base']} with a scalar head, trained on"
-        f" {verifier['samples']:,} graded draws of the four models, on problems that are never"
-        " measured. Its judgement on held-out draws is imperfect, and pooled figures flatter"
-        " it: only the within-problem area helps to pick a better draw.", "",
+        f" {verifier['samples']:,} graded draws of the four models, on problems that are"
+        " never measured. Its judgement on held-out draws is imperfect, and pooled figures"
+        " flatter it: only the within-problem area helps to pick a better draw.", "",
         "| task | AUC, pooled | AUC within a problem | share correct |", "|---|---|---|---|",
     ]  # fmt: skip
     for task, held in verifier["held_out"].items():
@@ -170,7 +182,9 @@ def _spread(rows: pd.DataFrame) -> list[str]:
     for model, own in rows.groupby("model", sort=False):
         cuts = np.quantile(own["pass@1"], [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1])
         rare = float((own["pass@1"] < 0.01).mean())
-        lines.append(f"| {model} | " + " | ".join(f"{c:.3f}" for c in cuts) + f" | {rare:.2f} |")
+        lines.append(
+            f"| {model} | " + " | ".join(f"{c:.3f}" for c in cuts) + f" | {rare:.2f} |"
+        )
     return [*lines, ""]
 
 

@@ -64,7 +64,9 @@ def test_import_rule(path):
     if rules:
         allowed = MAY_IMPORT[max(rules, key=len)]
         # `planner` itself holds only the version and lazy names
-        broken = {n for n in names if not n.startswith(allowed or ("?",)) and n != "planner"}
+        broken = {
+            n for n in names if not n.startswith(allowed or ("?",)) and n != "planner"
+        }
         assert not broken, f"{module} must not import {broken}"
     elif not module.startswith("planner.cli"):
         broken = {n for n in names if n.startswith("planner.calibration")}

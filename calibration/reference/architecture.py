@@ -138,7 +138,10 @@ class Llama(nn.Module):
     def hidden(self, ids: Tensor) -> Tensor:
         """Final hidden states, (rows, length, width), of token ids (rows, length)."""
         x = self.model.embed_tokens(ids)
-        cos, sin = self.cos[: ids.shape[1]].to(x.dtype), self.sin[: ids.shape[1]].to(x.dtype)
+        cos, sin = (
+            self.cos[: ids.shape[1]].to(x.dtype),
+            self.sin[: ids.shape[1]].to(x.dtype),
+        )
         for layer in self.model.layers:
             x = layer(x, cos, sin)
         return self.model.norm(x)
@@ -180,7 +183,11 @@ def hugging_face_config(size: dict[str, int], *, verifier: bool) -> dict[str, An
         **size,
     }
     if verifier:
-        config |= {"num_labels": 1, "id2label": {"0": "correct"}, "label2id": {"correct": 0}}
+        config |= {
+            "num_labels": 1,
+            "id2label": {"0": "correct"},
+            "label2id": {"correct": 0},
+        }
     return config
 
 
@@ -216,8 +223,8 @@ def _tokenizer() -> dict[str, Any]:
     """`tokenizer.json` of the `tokenizers` library: one token a character, BOS first."""
     special = [
         {
-            "id": VOCABULARY[token], "content": token, "special": True, "single_word": False,
-            "lstrip": False, "rstrip": False, "normalized": False,
+            "id": VOCABULARY[token], "content": token, "special": True,
+            "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
         }
         for token in SPECIAL
     ]  # fmt: skip

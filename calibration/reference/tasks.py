@@ -102,7 +102,9 @@ def _written(steps: list[Step]) -> str:
     return ",".join(f"{a}{operator}{b}={value}" for a, operator, b, value in steps)
 
 
-def countdown(rng: random.Random, level: int | None = None, *, retry: bool = False) -> Exercise:
+def countdown(
+    rng: random.Random, level: int | None = None, *, retry: bool = False
+) -> Exercise:
     """A Countdown of `level` numbers from 1 to 20, solvable, with a two-digit target."""
     count = level or rng.choices([2, 3, 4, 5, 6], [0.08, 0.28, 0.36, 0.2, 0.08])[0]
     while True:

@@ -1,8 +1,8 @@
 """Train a reference model from scratch: `python -m planner.calibration.reference.train`.
 
 Muon (Jordan et al. 2024) on the layers' matrices, AdamW on the rest, one cosine decay
-over a fixed number of tokens. The data of step t depends on the seed and t alone, so a run that
-was killed continues where its last checkpoint stood. Needs the `train` extra (torch).
+over a fixed number of tokens. The data of step t depends on the seed and t alone, so a run
+that was killed continues where its last checkpoint stood. Needs the `train` extra (torch).
 """
 
 import argparse
@@ -23,8 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from planner.calibration.reference.architecture import SIZES, Llama, save
-from planner.calibration.reference.tasks import MAX_TOKENS, PAD, TASKS, training_sequence
-from planner.calibration.reference.tasks import VOCABULARY
+from planner.calibration.reference.tasks import (
+    MAX_TOKENS,
+    PAD,
+    TASKS,
+    VOCABULARY,
+    training_sequence,
+)
 
 TOKENS = {"tiny-0.2m": 5_000_000, "tiny-0.8m": 5_000_000, "tiny-3m": 6_000_000,
           "tiny-7m": 9_000_000}  # fmt: skip
@@ -37,7 +42,9 @@ _VALIDATION_SEED = -1
 Batch = tuple[Tensor, Tensor]  # token ids, which of them are targets; (rows, length)
 
 
-def _block(seed: int, index: int, count: int = _BLOCK) -> list[tuple[list[int], list[bool]]]:
+def _block(
+    seed: int, index: int, count: int = _BLOCK
+) -> list[tuple[list[int], list[bool]]]:
     rng = random.Random(f"{seed}/{index}")
     return [training_sequence(rng) for _ in range(count)]
 
@@ -96,7 +103,11 @@ def optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimize
     others = [p for n, p in named if not (p.dim() == 2 and "layers" in n)]
     return [
         torch.optim.Muon(
-            matrices, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=rate,
+            weight_decay=0.05,
+            momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]

@@ -1,8 +1,8 @@
 """Train the reference verifier: `python -m planner.calibration.reference.train_verifier`.
 
-A reference model with a scalar head, trained on the reference models' own graded samples of problems
-that are never measured. What it says of a draw is the log-odds of being correct, read at
-the end of the text; the same target at every token of the answer helps it learn (as in
+A reference model with a scalar head, trained on the reference models' own graded samples
+of problems that are never measured. What it says of a draw is the log-odds of being
+correct, read at the end of the text; the same target at every token helps it learn (as in
 Lightman et al. 2023, arXiv:2305.20050, without their step labels). Needs the `train` extra.
 """
 
@@ -108,7 +108,9 @@ def _scores(model: Llama, batch: list[Graded]) -> tuple[Tensor, Tensor, Tensor, 
 
 def _loss(model: Llama, batch: list[Graded]) -> Tensor:
     scores, answer, last, target = _scores(model, batch)
-    at_end = F.binary_cross_entropy_with_logits(scores[torch.arange(len(batch)), last], target)
+    at_end = F.binary_cross_entropy_with_logits(
+        scores[torch.arange(len(batch)), last], target
+    )
     spread = target[:, None].expand_as(scores)[answer]
     return at_end + _TOKEN_LOSS_WEIGHT * F.binary_cross_entropy_with_logits(
         scores[answer], spread
@@ -178,12 +180,15 @@ def train_verifier(folder: Path, *, seed: int) -> None:
             recent.append(float(loss))
             step += 1
             if step % 200 == 0:
-                log.append({"step": step, "training_nats": round(float(np.mean(recent)), 4)})
+                log.append(
+                    {"step": step, "training_nats": round(float(np.mean(recent)), 4)}
+                )
                 recent = []
                 print(NAME, json.dumps(log[-1]), flush=True)
     save(model, folder / NAME)
     content = {
-        "model": NAME, "base": BASE, "seed": seed, "learning_rate": _RATE, "epochs": _EPOCHS,
+        "model": NAME, "base": BASE, "seed": seed, "learning_rate": _RATE,
+        "epochs": _EPOCHS,
         "samples": len(samples), "held_out_samples": len(held), "log": log,
         "held_out": evaluate(model, held),
     }  # fmt: skip

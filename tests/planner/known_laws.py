@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.models.artifact import (
-    Cell, CoverageFit, Laws, ModelLaw, Provenance, StrategyCurve, TaskLaw,
+    Cell,
+    CoverageFit,
+    Laws,
+    ModelLaw,
+    Provenance,
+    StrategyCurve,
+    TaskLaw,
 )  # fmt: skip
 from planner.models.difficulty import FEATURES
 
@@ -76,7 +82,10 @@ def strategy_accuracy(p: np.ndarray, strategy: str, n: int) -> np.ndarray:
 
 
 def _curves(task: str, p: np.ndarray, mean_tokens: float, cap: int) -> list[StrategyCurve]:
-    kinds = [("single", (1,)), ("best_of_n" if task == "code" else "self_consistency", N_GRID)]
+    kinds = [
+        ("single", (1,)),
+        ("best_of_n" if task == "code" else "self_consistency", N_GRID),
+    ]
     curves = []
     for strategy, grid in kinds:
         draws = []
@@ -131,9 +140,9 @@ def known_laws(
                 real = many[model, temperature, cap]
                 for curve in curves:
                     for n in curve.n:
-                        truth[task, difficulty, model, curve.strategy, n, cap, temperature] = (
-                            float(strategy_accuracy(real, curve.strategy, n).mean())
-                        )
+                        truth[
+                            task, difficulty, model, curve.strategy, n, cap, temperature
+                        ] = float(strategy_accuracy(real, curve.strategy, n).mean())
     laws = Laws(
         schema_version=1, inferplan="0.1.0", created_at=NOW, seed=0, provenance=PROVENANCE,
         reference_batch=64, intensity_flop_per_byte=10.0, stop_confidence=0.95,

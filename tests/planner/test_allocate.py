@@ -18,7 +18,9 @@ def random_options(rng, n_groups, per_group):
     group = np.repeat(np.arange(n_groups), per_group)
     cost = rng.lognormal(0, 1.5, len(group))
     # costly options are better on the whole, with ties and duds
-    accuracy = np.round(np.clip(0.2 * np.log1p(cost) + rng.normal(0, 0.15, len(group)), 0, 1), 2)
+    accuracy = np.round(
+        np.clip(0.2 * np.log1p(cost) + rng.normal(0, 0.15, len(group)), 0, 1), 2
+    )
     return group, cost, accuracy
 
 
@@ -49,7 +51,9 @@ def test_it_is_the_linear_programs_optimum(seed, n_groups, fill):
     assert best.accuracy == pytest.approx(exact, abs=1e-7)
     # what it says it spends and gets is what its choices add up to, and within the budget
     total = weights.sum()
-    parts = [(w * s / total, r) for w, c in zip(weights, best.choices, strict=True) for r, s in c]
+    parts = [
+        (w * s / total, r) for w, c in zip(weights, best.choices, strict=True) for r, s in c
+    ]
     assert best.spend == pytest.approx(sum(w * cost[r] for w, r in parts))
     assert best.accuracy == pytest.approx(sum(w * accuracy[r] for w, r in parts))
     assert best.spend * total <= budget * (1 + 1e-9)
@@ -97,7 +101,9 @@ def test_the_shadow_price_is_the_slope_of_the_next_unit():
     weights = np.array([0.5, 0.3, 0.2])
     middle = (ladder.cheapest(weights) + ladder.dearest(weights)) / 2
     here, more = ladder.allocate(weights, middle), ladder.allocate(weights, middle + 1e-6)
-    assert (more.accuracy - here.accuracy) / 1e-6 == pytest.approx(here.shadow_price, rel=1e-3)
+    assert (more.accuracy - here.accuracy) / 1e-6 == pytest.approx(
+        here.shadow_price, rel=1e-3
+    )
     assert ladder.allocate(weights, 2 * ladder.dearest(weights)).shadow_price == 0
 
 

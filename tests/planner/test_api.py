@@ -23,7 +23,9 @@ SUMS = ("A3:", "A3+7+1:", "A3+7*2-4+1:")
 
 @pytest.fixture(scope="module")
 def laws(known_laws):
-    return known_laws(np.random.default_rng(5), priced=("small", "medium"), true_problems=50).laws
+    return known_laws(
+        np.random.default_rng(5), priced=("small", "medium"), true_problems=50
+    ).laws
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,9 @@ def test_advice_is_the_most_accurate_option_that_fits(advisor, unit):
         costs = np.array([f.cost_p95[unit] for f in front])
         for limit in np.geomspace(costs.min() * 1.01, costs.max() * 2, 7).tolist():
             advice = advisor.recommend(prompt, Budget(limit, unit))
-            fits = [f.accuracy.mean for f, c in zip(front, costs, strict=True) if c <= limit]
+            fits = [
+                f.accuracy.mean for f, c in zip(front, costs, strict=True) if c <= limit
+            ]
             assert advice.accuracy.mean == max(fits)
             assert advice.cost_p95[unit] <= limit
             assert (advice.task, advice.difficulty) == key
@@ -133,7 +137,8 @@ def test_a_joint_allocation_fits_its_budget(advisor, picks, slack):
     prompts = [(*CODE, *SUMS)[i] for i in picks]
     catalogue = advisor.catalogue("eflop")
     counts = np.bincount(
-        [catalogue.index[advisor.group(p)] for p in prompts], minlength=len(catalogue.groups)
+        [catalogue.index[advisor.group(p)] for p in prompts],
+        minlength=len(catalogue.groups),
     ).astype(float)
     least = catalogue.ladder.cheapest(counts)
     smaller = advisor.allocate(prompts, Budget(least * slack * 1.0001, "eflop"))
@@ -154,9 +159,14 @@ def test_an_allocation_that_cannot_be(advisor):
 
 def test_a_run_never_passes_its_budget_and_answers_what_it_can(served):
     prompts = [*SUMS] * 12
-    budget = Budget(2.5e9, "eflop")
+    # random weights go on to the cap: a draw costs 1.6 times what the laws expect, which the
+    # pace has to learn on the way
+    budget = Budget(4e9, "eflop")
     done = []
-    run = served.run(prompts, budget, seed=3, progress=lambda n, of: done.append((n, of)))
+    run = served.run(
+        prompts, budget, seed=3, max_in_flight=4,
+        progress=lambda n, of: done.append((n, of)),
+    )  # fmt: skip
     assert len(run.results) == len(prompts)
     assert 0 < run.spent.eflop <= budget.total
     assert run.spent.eflop == pytest.approx(sum(r.cost.eflop for r in run.results))
@@ -165,7 +175,8 @@ def test_a_run_never_passes_its_budget_and_answers_what_it_can(served):
     assert run.accuracy is None  # no references
     assert sum(r.stopped == "budget" for r in run.results) <= 1
     assert run.unanswered >= sum(not r.answer for r in run.results)
-    again = served.run(prompts, budget, seed=3)
+    assert run.spent.eflop > 0.85 * budget.total
+    again = served.run(prompts, budget, seed=3, max_in_flight=4)
     assert [r.option for r in again.results[:5]] == [r.option for r in run.results[:5]]
 
 
@@ -215,7 +226,10 @@ def test_a_workspace_loads(laws, plan, tmp_path):
     plan.save(tmp_path / "plan.json")
     loaded = planner.load(tmp_path)
     assert loaded.plan == plan
-    assert loaded.recommend(SUMS[0]).option == Planner(laws=laws, plan=plan).recommend(SUMS[0]).option
+    assert (
+        loaded.recommend(SUMS[0]).option
+        == Planner(laws=laws, plan=plan).recommend(SUMS[0]).option
+    )
     shares = loaded.group_shares(
         Problem(problem_id=p, task="sums", prompt=p, verifier="numeric") for p in SUMS
     )

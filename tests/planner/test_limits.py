@@ -42,9 +42,7 @@ def test_what_is_no_budget_is_refused(text, says):
         Budget.parse(text)
 
 
-@given(
-    total=st.floats(1e-12, 1e30, allow_nan=False), unit=st.sampled_from(UNITS)
-)
+@given(total=st.floats(1e-12, 1e30, allow_nan=False), unit=st.sampled_from(UNITS))
 def test_a_printed_budget_reads_back(total, unit):
     again = Budget.parse(str(Budget(total, unit)))
     assert again.unit == unit

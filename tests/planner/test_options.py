@@ -11,7 +11,11 @@ from planner.interpolate import Interpolator
 from planner.models.cost import UNITS
 from planner.models.errors import InputError, NotMeasuredError
 from planner.options import (
-    Z90, build_options, cost_models, cost_quantile, known_groups,
+    Z90,
+    build_options,
+    cost_models,
+    cost_quantile,
+    known_groups,
 )  # fmt: skip
 from planner.plan import Option
 
@@ -62,7 +66,9 @@ def test_expected_cost_is_draws_times_the_cost_models_mean_draw(table, laws):
     )  # fmt: skip
     curve = next(c for c in cell.curves if c.strategy == "best_of_n")
     i = curve.n.index(4)
-    each = cost_models(laws)["medium"].of_draws(20.0, curve.output_tokens[i] / curve.draws[i])
+    each = cost_models(laws)["medium"].of_draws(
+        20.0, curve.output_tokens[i] / curve.draws[i]
+    )
     expected = curve.draws[i] * each[0]
     np.testing.assert_allclose(table.cost[row], expected, rtol=1e-12)
     forecast = table.forecast(row)
@@ -124,7 +130,9 @@ def test_models_of_a_group_err_together_and_groups_alone(laws):
     table = build_options(laws, known_groups(laws), np.random.default_rng(3), n_draws=4000)
     single = at(strategy="single", n=1)
     here = row_of(table, GROUP, **single.model_dump())
-    other_model = row_of(table, GROUP, **single.model_copy(update={"model": "small"}).model_dump())
+    other_model = row_of(
+        table, GROUP, **single.model_copy(update={"model": "small"}).model_dump()
+    )
     other_group = row_of(table, ("code", 2), **single.model_dump())
     both = np.corrcoef(table.offsets(np.array([here, other_model, other_group])).T)
     error = 4 / math.sqrt(4000)

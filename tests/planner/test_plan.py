@@ -49,7 +49,11 @@ def test_choices_add_up_to_what_is_promised_within_the_budget(plan):
     accuracy = sum(w * f.accuracy.mean for w, f in parts(plan))
     # the promise is what the estimates say, less what they owe to being picked
     assert accuracy - 0.04 < plan.promised_accuracy.mean <= accuracy + 0.005
-    assert plan.promised_accuracy.low < plan.promised_accuracy.mean < plan.promised_accuracy.high
+    assert (
+        plan.promised_accuracy.low
+        < plan.promised_accuracy.mean
+        < plan.promised_accuracy.high
+    )
     assert sum(len(g.choices) > 1 for g in plan.groups) <= 1
 
 
@@ -190,7 +194,9 @@ def test_too_small_a_budget_says_what_is_needed(laws):
 def test_where_no_fixed_model_fits_the_baseline_answers_a_share(laws):
     # cheapest differs between groups only in model: price the small one out of one group
     cells = tuple(
-        c for c in laws.cells if not (c.model == "small" and (c.task, c.difficulty) == ("sums", 2))
+        c
+        for c in laws.cells
+        if not (c.model == "small" and (c.task, c.difficulty) == ("sums", 2))
     )
     laws = laws.model_copy(update={"cells": cells})
     with pytest.raises(InfeasibleError) as caught:
@@ -220,7 +226,12 @@ def timed(laws):
     for law in laws.models:
         shape = {k: int(v) for k, v in law.architecture.items()}
         arch = Architecture(**(shape | {"tied_embeddings": False}))
-        shapes = [(phase, b, c) for phase in ("prefill", "decode") for b in (1, 8, 64) for c in (32, 128)]
+        shapes = [
+            (phase, b, c)
+            for phase in ("prefill", "decode")
+            for b in (1, 8, 64)
+            for c in (32, 128)
+        ]
         seconds = [
             1e-3 + (step(arch, batch=b, **{name: c}).flop / 5e10)
             for phase, b, c in shapes
@@ -261,7 +272,9 @@ def test_a_latency_target_needs_timings(laws):
 
 def test_what_is_extrapolated_shows(laws):
     cells = tuple(
-        c.model_copy(update={"curves": tuple(k.model_copy(update={"n_max": 1}) for k in c.curves)})
+        c.model_copy(
+            update={"curves": tuple(k.model_copy(update={"n_max": 1}) for k in c.curves)}
+        )
         for c in laws.cells
     )
     plan = plan_of(laws.model_copy(update={"cells": cells}), Budget(1e12, "eflop"))

@@ -9,7 +9,11 @@ from scipy import stats
 from planner.allocate import Ladder
 from planner.options import build_options, known_groups
 from planner.promise import (
-    Mix, accuracy_interval, optimism, spend_interval, whole_counts,
+    Mix,
+    accuracy_interval,
+    optimism,
+    spend_interval,
+    whole_counts,
 )  # fmt: skip
 
 Z = 3.5  # standard errors; two-sided chance of 5e-4
@@ -86,7 +90,10 @@ def test_intervals_hold_the_fresh_result_as_often_as_they_say(known_laws):
 
 def test_a_clear_winner_is_not_overrated(world):
     table, _ = world
-    best = {g: int(rows[np.argmax(table.accuracy[rows])]) for g, rows in enumerate(table.rows_of)}
+    best = {
+        g: int(rows[np.argmax(table.accuracy[rows])])
+        for g, rows in enumerate(table.rows_of)
+    }
     accuracy = np.full(len(table), 0.1)
     accuracy[list(best.values())] = 0.9
     clear = replace(table, accuracy=accuracy, accuracy_sd=np.full(len(table), 0.01))
@@ -100,7 +107,9 @@ def test_fresh_prompts_add_their_own_luck(world, rng):
     table, _ = world
     mix = Mix(rows=table.rows_of[1][:1], weights=np.ones(1))
     none = np.zeros(len(table.groups))
-    exact = replace(table, accuracy_sd=np.zeros(len(table)), accuracy=np.full(len(table), 0.4))
+    exact = replace(
+        table, accuracy_sd=np.zeros(len(table)), accuracy=np.full(len(table), 0.4)
+    )
     certain = accuracy_interval(exact, mix, none)
     assert certain.low == pytest.approx(0.4)
     assert certain.high == pytest.approx(0.4)
@@ -113,7 +122,10 @@ def test_fresh_prompts_add_their_own_luck(world, rng):
 def test_spend_is_capped_and_its_interval_holds(world, rng):
     table, _ = world
     rows = np.array(
-        [r[4 if task == "code" else 0] for (task, _), r in zip(table.groups, table.rows_of)],
+        [
+            r[4 if task == "code" else 0]
+            for (task, _), r in zip(table.groups, table.rows_of)
+        ],
         np.intp,
     )  # best of 16, which stops early, and single draws
     mix = Mix(rows=rows, weights=np.full(len(rows), 1 / len(rows)))

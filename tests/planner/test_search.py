@@ -106,7 +106,9 @@ def test_a_full_grid_leaves_little_to_find(known_laws, rng):
 def test_a_seed_gives_the_same_options_and_logging_is_left_alone(coarse):
     level = optuna.logging.get_verbosity()
     runs = [
-        search_options(coarse, "eflop", 1e-9, np.random.default_rng(4), groups=[0, 1], trials=60)
+        search_options(
+            coarse, "eflop", 1e-9, np.random.default_rng(4), groups=[0, 1], trials=60
+        )
         for _ in range(2)
     ]
     assert runs[0].points == runs[1].points
