@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.candidates import candidates
 from planner.catalogue import Catalogue, Recommendation, recommendation
 from planner.config import Workspace, reference_targets
 from planner.data import REFERENCE
@@ -123,8 +124,6 @@ class Planner:
             fronts = {(g.task, g.difficulty): g.front for g in self.plan.groups}
         missing = [key for key in known_groups(self.laws) if key not in fronts]
         if missing:
-            from planner.planning import candidates
-
             table, _ = candidates(self._table, unit)
             for key in missing:
                 rows = table.rows_of[table.groups.index(key)].tolist()

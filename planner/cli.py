@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from planner import __version__
+from planner.blas import prefer_wide_kernels
 from planner.cli_console import say, show_table, warn
 from planner.models.errors import InputError, PlannerError
 
@@ -355,6 +356,7 @@ def doctor(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; --debug may stand anywhere before a lone `--`."""
+    prefer_wide_kernels()
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options, rest = given[:end], given[end:]

@@ -30,6 +30,7 @@ from planner.plan import Plan
 from planner.running import RunResult
 
 _UNIT = "eflop"
+_BUDGET_DRAWS = 1.5  # of the most expensive model, a prompt: what the default budget pays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,7 @@ def run_demo(folder: Path, *, quick: bool, seed: int, budget: str | None) -> Non
         folder: Workspace; made if missing, continued if a demo of the same size and seed.
         quick: Fewer problems, draws and temperatures.
         seed: Of the problems, the draws and the plan.
-        budget: For all fresh prompts; None: what one draw a prompt of the most expensive
-            model costs.
+        budget: For all fresh prompts; None: `default_budget`.
 
     Raises:
         PlannerError: What the steps raise; what they finished is kept.
@@ -153,7 +153,7 @@ def _plan(
 
 
 def default_budget(planner: Planner, prompts: Sequence[Problem]) -> Budget:
-    """What one draw a prompt of the most expensive model is expected to cost."""
+    """What 1.5 draws a prompt of the most expensive model are expected to cost."""
     shares = planner.group_shares(prompts)
     costs = {
         model: sum(
@@ -162,7 +162,7 @@ def default_budget(planner: Planner, prompts: Sequence[Problem]) -> Budget:
         )
         for model in planner.cost_models
     }
-    total = max(costs.values()) * len(prompts)
+    total = _BUDGET_DRAWS * max(costs.values()) * len(prompts)
     return Budget(float(f"{total:.2g}"), _UNIT)
 
 

@@ -50,8 +50,8 @@ def run_run(
             _keep(workspace, target, results)
         if run is None and results:
             warn(
-                f"stopped: {len(results):,} of {len(listed):,} prompts were started, now"
-                f" in {target}. The same command starts over, with a new budget"
+                f"stopped: {len(results):,} of {len(listed):,} prompts were started, and"
+                f" are in {target}. The same command starts over, with a new budget"
             )
     outcome = outcome_of(planner.plan, {"planner": (run, time.perf_counter() - start_s)})
     outcome.save(folder / "outcome.json")

@@ -1,11 +1,11 @@
 """Options between the measured ones: other token caps, temperatures and n.
 
 Accuracy is linear between two measured caps and two measured temperatures, and in log n;
-draws and tokens are a power of n. Nothing is read beyond the measured caps and temperatures.
+draws and tokens are a power of n. Nothing is read beyond what was measured.
 
 A curve that rises between two measured values d apart may do so anywhere: a standard
-deviation of d / sqrt(12) half-way, and less towards the ends, joins that of the measurements
-(a quarter of it in n, whose curves bend smoothly).
+deviation of d / sqrt(12) half-way, and less towards the ends, joins that of the
+measurements (a quarter of it in n, whose curves bend smoothly).
 """
 
 import math

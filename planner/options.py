@@ -4,12 +4,14 @@ A *group* is a task and a difficulty class. An option's accuracy is an estimate 
 problems of its cell, so it is off; estimates of one group are off together, because they
 share problems. The noise model, in standard deviations of the estimate:
 
-    noise = sqrt(g s) z_group + sqrt((h - g) s) z_model + sqrt(1 - h s) z_cell,strategy
+    noise = sqrt(g s) z_group + sqrt((h - g) s) z_model
+            + sqrt(f (1 - h s)) z_model,temperature + sqrt((1 - f) (1 - h s)) z_curve
 
 with s the part of the variance that comes from which problems were drawn (of a Beta(a, b)
 cell with m samples a problem: v / (v + w / m), v the variance of the problems' success
 rates and w the mean of p (1 - p)); g and h are how far another model, and another setting
-of the same model, agree on which problems are hard. One z serves all n of a curve.
+of the same model, agree on which problems are hard; f is how far curves of one temperature
+agree, which are read off the same draws. One z serves all n of a curve.
 """
 
 import math
@@ -37,6 +39,7 @@ Z90 = 1.6448536269514722  # 95th percentile of a standard normal: half of a 90 %
 # Pass rates of two models correlate by 0.5 to 0.7 over the problems of a benchmark; those
 # of one model at two temperatures or caps by more.
 _BETWEEN_MODELS, _WITHIN_MODEL = 0.5, 0.9  # g and h above
+_SAME_DRAWS = 0.8  # f above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,17 +318,24 @@ def build_options(
             )
         of_group = rng.standard_normal(n_draws)
         of_model = {c.model: rng.standard_normal(n_draws) for c in cells[key]}
+        of_draws = {
+            (c.model, c.temperature): rng.standard_normal(n_draws) for c in cells[key]
+        }
         for cell in cells[key]:
             drawn = _between_share(cell)
-            common = math.sqrt(_BETWEEN_MODELS * drawn) * of_group
-            only_model = (_WITHIN_MODEL - _BETWEEN_MODELS) * drawn
-            common = common + math.sqrt(only_model) * of_model[cell.model]
+            rest = 1 - _WITHIN_MODEL * drawn
+            common = (
+                math.sqrt(_BETWEEN_MODELS * drawn) * of_group
+                + math.sqrt((_WITHIN_MODEL - _BETWEEN_MODELS) * drawn)
+                * of_model[cell.model]
+                + math.sqrt(_SAME_DRAWS * rest) * of_draws[cell.model, cell.temperature]
+            )
             for curve in _useful(cell):
-                own = rng.standard_normal(n_draws)
                 points += [
                     _grid_point(cell, curve, i, len(noise)) for i in _grid(cell, curve)
                 ]
-                noise.append(common + math.sqrt(1 - _WITHIN_MODEL * drawn) * own)
+                own = rng.standard_normal(n_draws)
+                noise.append(common + math.sqrt((1 - _SAME_DRAWS) * rest) * own)
     return OptionTable.of_points(keys, points, np.stack(noise, axis=1), cost_models(laws))
 
 

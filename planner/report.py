@@ -106,6 +106,16 @@ def _gain(outcome: Outcome, name: str) -> tuple[float, float] | None:
     return own.accuracy - other.accuracy, variance**0.5
 
 
+def _used(outcome: Outcome | None, name: str) -> str:
+    """That an arm left much budget unspent: the comparison is not even then."""
+    if outcome is None:
+        return ""
+    spent = outcome.arms[name].spent.get(outcome.budget_unit)
+    if spent is None or spent >= 0.9 * outcome.budget_total:
+        return ""
+    return f"; it spent only {percent(spent / outcome.budget_total, 0)} of the budget"
+
+
 def _verdict(gain: float, error: float) -> str:
     if abs(gain) <= 2 * error:
         return "no clear difference"
@@ -175,18 +185,18 @@ def _headline(plan: Plan | None, outcome: Outcome | None) -> Markup:
         gain = _gain(outcome, name) if name != "planner" and outcome is not None else None
         if gain is None:
             continue
-        verdict = _verdict(*gain)
+        verdict, used = _verdict(*gain), _used(outcome, name)
         items.append(
             (
                 f"against {arm_name(name)}",
                 f"{100 * gain[0]:+.1f} points",
-                f"\u00b1 {100 * gain[1]:.1f} (1 s.e.): {verdict}",
+                f"\u00b1 {100 * gain[1]:.1f} (1 s.e.): {verdict}{used}",
             )
         )
         words = {"better": "more right than", "worse": "fewer right than"}.get(verdict)
         lead.append(
             f"{abs(100 * gain[0]):.1f} points {words} the baseline "
-            f"\u201c{arm_name(name)}\u201d."
+            f"\u201c{arm_name(name)}\u201d{used and f' ({used[2:]})'}."
             if words
             else f"It cannot be told apart from \u201c{arm_name(name)}\u201d "
             f"({100 * gain[0]:+.1f} points)."

@@ -1,10 +1,12 @@
 """Figures of the laws beside what was measured: pass@k, step times, held-out error."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 from planner.models.artifact import Cell, HoldoutRow, Laws
 from planner.models.coverage import CoverageLaw, pass_at_k
@@ -146,6 +148,15 @@ def latency_laws(laws: Laws) -> dict[str, LatencyLaw]:
     return {name: law for name, law in kept.items() if law is not None}
 
 
+def typical(
+    law: LatencyLaw, phase: ArrayLike, batch: ArrayLike, context: ArrayLike,
+    rng: np.random.Generator,
+) -> Array:  # fmt: skip
+    """The law's own curve, without the spread of the fit; seconds, (n_points,)."""
+    sure = replace(law, residual_sd=0.0, covariance=1e-12 * law.covariance)
+    return sure.predict_step(phase, batch, context, rng).mean
+
+
 def latency(
     laws: Laws,
     timings: pd.DataFrame,
@@ -179,10 +190,11 @@ def latency(
         scale = 1 if decode else context
         law = fitted.get(model)
         if law is not None:
-            grid = np.unique(np.geomspace(1, 4 * batches.max(), 40).astype(int))
+            grid = np.unique(np.geomspace(1, 4 * batches.max(), 14).astype(int))
             predicted = law.predict_step(phase, grid, context, rng)
             low, high = predicted.interval()
-            mean, measured = np.median(predicted.draws, axis=0), ~predicted.extrapolated
+            mean = typical(law, phase, grid, context, rng)
+            measured = ~predicted.extrapolated
             x = (grid * scale).tolist()
             plot.add_trace(band(x, low.tolist(), high.tolist(), colour))
             edge = int(np.flatnonzero(measured)[-1]) if measured.any() else 0
@@ -237,13 +249,14 @@ def latency_check(
         if len(medians) == 0:
             continue
         shapes = medians.index.to_frame()
-        predicted = law.predict_step(
+        predicted = typical(
+            law,
             shapes["phase"].to_numpy(str),
             shapes["batch"].to_numpy(int),
             shapes["context_tokens"].to_numpy(int),
             rng,
         )
-        ratio = np.median(predicted.draws, axis=0) / medians.to_numpy()
+        ratio = predicted / medians.to_numpy()
         reach = max(reach, 1.1 * ratio.max(), 1.1 / ratio.min())
         plot.add_trace(
             go.Scatter(

@@ -52,11 +52,11 @@ class RunResult:
 class Pace:
     """Chooses as prompts start, by what the budget has left for them.
 
-    What has ended cost what it did; what runs is expected to cost its option's expectation.
-    Where prompts cost more than the laws expected, so will the rest: expectations are raised
-    by the ratio seen, as if `_PRIOR` prompts had cost just what was expected. They are never
-    lowered, since the first prompts to end are the short ones; what was too high comes back
-    as each prompt ends.
+    What has ended cost what it did; what runs is held at its option's expectation. Where
+    prompts cost more than the laws expected, so will the rest: expectations are raised by
+    the ratio seen, as if `_PRIOR` prompts had cost just what was expected. They are never
+    lowered, since the first prompts to end are the short ones; what was held too high comes
+    back as each prompt ends.
     """
 
     def __init__(

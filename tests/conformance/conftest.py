@@ -175,7 +175,7 @@ def vllm_server(folder: Path) -> Iterator[str]:
 
 
 def _await_health(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline_s = time.perf_counter() + 240
+    deadline_s = time.perf_counter() + 600
     while time.perf_counter() < deadline_s:
         if process.poll() is not None:
             break

@@ -1,9 +1,9 @@
 """Laws of a made-up workload whose truth is known, for tests of planning.
 
 Problem i of a class has an ability; model m solves it in one draw with probability
-p = logistic(size_m - class - ability_i - model_im - setting_ims). What a cell's curves say comes from
-`n_problems` simulated problems, so it is off like a real calibration; the truth is the mean
-over very many problems.
+p = logistic(size_m - class - ability_i - model_im - setting_ims). What a cell's curves say
+comes from `n_problems` simulated problems, so it is off like a real calibration; the truth
+is the mean over very many problems.
 """
 
 import math
@@ -47,9 +47,9 @@ class Known:
 def architecture(size: int, tied: float = 0.0) -> dict[str, float]:
     width = 64.0 * 2**size
     return {
-        "layers": 4.0, "hidden": width, "heads": 4.0, "kv_heads": 4.0, "head_dim": width / 4,
-        "intermediate": 4 * width, "vocabulary": 32.0, "tied_embeddings": tied,
-        "weight_bytes": 4.0, "kv_bytes": 4.0,
+        "layers": 4.0, "hidden": width, "heads": 4.0, "kv_heads": 4.0,
+        "head_dim": width / 4, "intermediate": 4 * width, "vocabulary": 32.0,
+        "tied_embeddings": tied, "weight_bytes": 4.0, "kv_bytes": 4.0,
     }  # fmt: skip
 
 
@@ -62,10 +62,18 @@ def solve_rates(
     for size, model in enumerate(MODELS):
         own = ability + rng.normal(0, 1.0, n)
         for temperature in TEMPERATURES:
+            quirk = rng.normal(0, 0.5, n)
             for cap in CAPS:
                 tilt = 0.4 * (temperature == 0.6) - 0.8 * (cap == 32)
-                quirk = rng.normal(0, 0.5, n)  # of this setting alone
-                logit = 0.8 + 1.1 * size - 1.5 * difficulty + tilt - own - quirk
+                logit = (
+                    0.8
+                    + 1.1 * size
+                    - 1.5 * difficulty
+                    + tilt
+                    - own
+                    - quirk
+                    - rng.normal(0, 0.2, n)
+                )
                 rates[model, temperature, cap] = 1 / (1 + np.exp(-logit))
     return rates
 
@@ -98,7 +106,9 @@ def _curves(task: str, p: np.ndarray, mean_tokens: float, cap: int) -> list[Stra
             StrategyCurve(
                 strategy=strategy, n=grid,
                 accuracy=tuple(float(a.mean()) for a in accuracy),
-                accuracy_sd=tuple(float(a.std(ddof=1) / math.sqrt(len(p))) for a in accuracy),
+                accuracy_sd=tuple(
+                    float(a.std(ddof=1) / math.sqrt(len(p))) for a in accuracy
+                ),
                 draws=tuple(draws), output_tokens=tuple(tokens),
                 output_tokens_sd=tuple(0.4 * t for t in tokens), n_max=16,
             )
@@ -128,8 +138,9 @@ def known_laws(
                 size = max(mean * (1 - mean) / var - 1, 0.05)
                 cells.append(
                     Cell(
-                        model=model, task=task, difficulty=difficulty, temperature=temperature,
-                        max_tokens=cap, n_problems=n_problems, n_samples=32, prompt_tokens=20.0,
+                        model=model, task=task, difficulty=difficulty,
+                        temperature=temperature, max_tokens=cap, n_problems=n_problems,
+                        n_samples=32, prompt_tokens=20.0,
                         coverage=CoverageFit(
                             log_shape=(math.log(mean * size), math.log((1 - mean) * size)),
                             covariance=((0.01, 0.0), (0.0, 0.01)), k_max=32,
@@ -173,7 +184,8 @@ def _task(task: str, i: int, classes: int, n_problems: int) -> TaskLaw:
         task=task, n_problems=classes * n_problems, runtime_verifier=task == "code",
         verifier="countdown" if task == "code" else "numeric", feature_names=FEATURES,
         feature_mean=(0.0,) * len(FEATURES), feature_scale=(1.0,) * len(FEATURES),
-        weights=tuple(weights), edges=tuple(math.log(3.5 + 2 * k) for k in range(classes - 1)),
+        weights=tuple(weights),
+        edges=tuple(math.log(3.5 + 2 * k) for k in range(classes - 1)),
         class_shares=(1 / classes,) * classes, gain=0.2,
         byte_log_probs=tuple(np.log(probs / probs.sum()).tolist()),
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The allocation is the optimum of its relaxation; the pacer keeps to what is left."""
 
+import itertools
 import time
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_a_larger_budget_never_gives_less(seed, budgets):
     found = [
         ladder.allocate(weights, low + f * (high - low) + 1e-9) for f in sorted(budgets)
     ]
-    for smaller, larger in zip(found, found[1:], strict=False):
+    for smaller, larger in itertools.pairwise(found):
         assert larger.accuracy >= smaller.accuracy - 1e-12
         assert larger.shadow_price <= smaller.shadow_price + 1e-12
 

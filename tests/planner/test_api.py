@@ -1,4 +1,4 @@
-"""The public face: advice in microseconds, joint allocation, and a run within its budget."""
+"""The public face: advice in microseconds, joint allocation, a run within its budget."""
 
 import time
 
@@ -159,8 +159,8 @@ def test_an_allocation_that_cannot_be(advisor):
 
 def test_a_run_never_passes_its_budget_and_answers_what_it_can(served):
     prompts = [*SUMS] * 12
-    # random weights go on to the cap: a draw costs 1.6 times what the laws expect, which the
-    # pace has to learn on the way
+    # random weights go on to the cap: a draw costs 1.6 times what the laws expect, which
+    # the pace has to learn on the way
     budget = Budget(4e9, "eflop")
     done = []
     run = served.run(
@@ -171,7 +171,7 @@ def test_a_run_never_passes_its_budget_and_answers_what_it_can(served):
     assert 0 < run.spent.eflop <= budget.total
     assert run.spent.eflop == pytest.approx(sum(r.cost.eflop for r in run.results))
     assert done[-1] == (36, 36)
-    assert [g for g in run.groups] == [served.group(p) for p in prompts]
+    assert list(run.groups) == [served.group(p) for p in prompts]
     assert run.accuracy is None  # no references
     assert sum(r.stopped == "budget" for r in run.results) <= 1
     assert run.unanswered >= sum(not r.answer for r in run.results)

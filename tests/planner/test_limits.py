@@ -15,7 +15,8 @@ from planner.models.errors import InputError
     ("text", "total", "unit"),
     [
         ("0.002 usd", 0.002, "usd"), ("$5", 5, "usd"), ("$ .5", 0.5, "usd"),
-        ("5$", 5, "usd"), ("200k tokens", 200e3, "tokens"), ("1_000 tokens", 1000, "tokens"),
+        ("5$", 5, "usd"), ("200k tokens", 200e3, "tokens"),
+        ("1_000 tokens", 1000, "tokens"),
         ("3 M tokens", 3e6, "tokens"), ("90 s", 90, "s"), ("90 seconds", 90, "s"),
         ("800 ms", 0.8, "s"), ("5 min", 300, "s"), ("2 h", 7200, "s"),
         ("3 Teflop", 3e12, "eflop"), ("3 eflop", 3, "eflop"), ("1e18 FLOP", 1e18, "flop"),

@@ -180,7 +180,8 @@ def test_half_way_between_two_caps_and_temperatures(table):
     assert point.accuracy_sd > np.mean([p.accuracy_sd for p in corners])
     assert point.origin == "optuna"
     assert point.extrapolated == (
-        "temperature 0.8 between measured 0.6 and 1", "max_tokens 48 between measured 32 and 64",
+        "temperature 0.8 between measured 0.6 and 1",
+        "max_tokens 48 between measured 32 and 64",
     )  # fmt: skip
 
 

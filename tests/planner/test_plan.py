@@ -65,7 +65,8 @@ def test_cost_in_the_plan_is_the_cost_models(plan, laws):
         o = forecast.option
         cell = next(
             c for c in laws.cells
-            if (c.model, c.max_tokens, c.temperature) == (o.model, o.max_tokens, o.temperature)
+            if c.model == o.model
+            and (c.max_tokens, c.temperature) == (o.max_tokens, o.temperature)
             and any(
                 o.n in k.n and k.strategy == o.strategy
                 and np.isclose(k.accuracy[k.n.index(o.n)], forecast.accuracy.mean)

@@ -117,6 +117,18 @@ def test_a_gain_within_its_error_is_not_claimed(world, tmp_path, gain_se, words)
     assert words in " ".join(_read(tmp_path / "r.html").text)
 
 
+def test_a_baseline_that_left_budget_unspent_is_said_so(world, tmp_path):
+    arms = dict(world.outcome.arms)
+    spent = {"eflop": 0.28 * world.outcome.budget_total}
+    arms["single_best_model"] = arms["single_best_model"].model_copy(
+        update={"spent": spent}
+    )
+    world.outcome = world.outcome.model_copy(update={"arms": arms})
+    write_report(tmp_path / "r.html", **vars(world))
+    text = " ".join(_read(tmp_path / "r.html").text)
+    assert text.count("it spent only 28\u202f% of the budget") == 2
+
+
 def test_a_worse_planner_is_reported_as_worse(world, tmp_path):
     arms = dict(world.outcome.arms)
     arms["planner"], arms["single_best_model"] = arms["single_best_model"], arms["planner"]

@@ -53,7 +53,8 @@ def test_it_finds_the_n_between_two_measured_ones(coarse):
     g = coarse.groups.index(("sums", 0))
     rows = [
         i for i in coarse.rows_of[g].tolist()
-        if coarse.points[i].option.model == "small" and coarse.points[i].option.max_tokens == 64
+        if coarse.points[i].option.model == "small"
+        and coarse.points[i].option.max_tokens == 64
         and coarse.points[i].option.temperature == 0.6
     ]  # fmt: skip
     one, many = sorted(rows, key=lambda i: coarse.points[i].option.n)
