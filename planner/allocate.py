@@ -192,6 +192,6 @@ class Pacer:
             before = float(steps[taken - 1]) if taken else 0.0
             self._credit[group] += (spare - before) / (float(steps[taken]) - before)
             if self._credit[group] >= 1 - 1e-9:
-                self._credit[group] -= 0.5
+                self._credit[group] -= 1.0
                 level += 1
         return int(rows[level])

@@ -9,6 +9,7 @@ from planner.config import SamplingConfig, Workspace, reference_targets
 from planner.data import REFERENCE
 from planner.models.errors import InputError
 from planner.models.files import write_atomic
+from planner.models.specs import ModelTarget
 
 TEMPLATE = """\
 # inferplan workspace: which models may answer, and on what to measure them.
@@ -139,11 +140,7 @@ def reference_config(sampling: SamplingConfig) -> str:
     targets = reference_targets()
     if not targets:
         raise InputError(f"{REFERENCE}: no reference models; install inferplan again")
-    models = "".join(
-        f"  - name: {target.name}\n    engine: embedded\n"
-        f"    location: {json.dumps(target.location)}\n"
-        for target in targets
-    )
+    models = "".join(map(_reference_model, targets))
     folder = REFERENCE / "tiny-verifier"
     scorer = f"\nscorer: {json.dumps(str(folder))}\n" if folder.is_dir() else ""
     return _REFERENCE.format(
@@ -155,6 +152,21 @@ def reference_config(sampling: SamplingConfig) -> str:
         top_p=sampling.top_p,
         seed=sampling.seed,
     )
+
+
+def _reference_model(target: ModelTarget) -> str:
+    lines = [
+        f"  - name: {target.name}", "    engine: embedded",
+        f"    location: {json.dumps(target.location)}",
+    ]  # fmt: skip
+    if (prices := target.prices) is not None:
+        lines += [
+            "    prices:",
+            f"      input_usd_per_mtok: {prices.usd_per_input_token * 1e6:.4f}",
+            f"      output_usd_per_mtok: {prices.usd_per_output_token * 1e6:.4f}",
+            f"      source: {json.dumps(prices.source)}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _reference_problems() -> str:

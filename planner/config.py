@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from planner.data import REFERENCE
 from planner.models.artifact import Frozen
 from planner.models.errors import InputError
+from planner.models.flops import parameters
 from planner.models.records import Problem
 from planner.models.specs import Architecture, ModelTarget, Prices
 
@@ -213,17 +214,25 @@ def read_problems(path: Path) -> Iterator[Problem]:
 
 
 def reference_targets() -> tuple[ModelTarget, ...]:
-    """The reference models, from the installed package."""
+    """The reference models, from the installed package.
+
+    Nobody sells them: their prices are assumed, in proportion to parameters.
+    """
     listed = []
     for folder in sorted(
         REFERENCE.glob("tiny-*m"), key=lambda f: (f / "model.safetensors").stat().st_size
     ):
+        architecture = Architecture.from_config(folder, weight_bytes=4.0, kv_bytes=4.0)
+        size = parameters(architecture) / 1e6
+        prices = Prices(
+            usd_per_input_token=round(0.005 * size, 4) / 1e6,
+            usd_per_output_token=round(0.02 * size, 4) / 1e6,
+            source="assumed: 0.005 in, 0.02 out for a million tokens and parameters",
+        )
         listed.append(
             ModelTarget(
                 name=folder.name, engine="embedded", location=str(folder),
-                architecture=Architecture.from_config(
-                    folder, weight_bytes=4.0, kv_bytes=4.0
-                ),
+                architecture=architecture, prices=prices,
             )
         )  # fmt: skip
     return tuple(listed)
