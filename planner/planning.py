@@ -178,7 +178,7 @@ def _reserve(
     last = min(n_prompts, _LAST_PROMPTS)
     low, high = _RESERVE
     wanted = 2 * sd * last**0.5 + _worst_excess(table, draft.rows, budget.unit)
-    reserve = 0 * min(max(wanted / budget.total, low), high)
+    reserve = min(max(wanted / budget.total, low), high)
     return reserve, max(per_prompt * (1 - reserve), least)
 
 
