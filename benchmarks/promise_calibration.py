@@ -87,7 +87,11 @@ class Truth:
 
 
 def come_true(
-    plan: Plan, planner: Planner, fresh: list[Problem], truth: Truth, rng: np.random.Generator
+    plan: Plan,
+    planner: Planner,
+    fresh: list[Problem],
+    truth: Truth,
+    rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Success rates of the fresh prompts under the plan, and one outcome of each."""
     choices = {(g.task, g.difficulty): g.choices for g in plan.groups}
@@ -122,15 +126,16 @@ class Part(Store):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pool", type=Path, default=Path("reference-measurements/pool"))
-    parser.add_argument("--pool-problems", type=int, default=250, help="a task")
-    parser.add_argument("--models", nargs="*", default=[t.name for t in reference_targets()])
-    parser.add_argument("--calibration", type=int, default=80, help="problems a task")
-    parser.add_argument("--draws", type=int, default=16, help="a calibration problem")
-    parser.add_argument("--fresh", type=int, default=150, help="problems a task")
-    parser.add_argument("--budget", type=float, default=1.0, help="times the demo's default")
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--pool", type=Path, default=Path("reference-measurements/pool"))
+    add("--pool-problems", type=int, default=250, help="a task")
+    add("--models", nargs="*", default=[t.name for t in reference_targets()])
+    add("--calibration", type=int, default=80, help="problems a task")
+    add("--draws", type=int, default=16, help="a calibration problem")
+    add("--fresh", type=int, default=150, help="problems a task")
+    add("--budget", type=float, default=1.0, help="times the demo's default")
+    add("--repeats", type=int, default=40)
+    add("--seed", type=int, default=0)
     args = parser.parse_args()
     pool = reference_problems(2_000_000, dict.fromkeys(TASKS, args.pool_problems))
     targets = tuple(t for t in reference_targets() if t.name in args.models)
@@ -148,7 +153,8 @@ def main() -> None:
             order = rng.permutation(len(own))
             known += [own[i] for i in order[: args.calibration]]
             fresh += [own[i] for i in order[args.calibration :][: args.fresh]]
-        part = Part(store, first[first["problem_id"].isin({p.problem_id for p in known})])
+        ids = {p.problem_id for p in known}
+        part = Part(store, first[first["problem_id"].isin(ids)])
         laws = fit_laws(part, targets=targets, problems=known, seed=repeat)
         planner = Planner(laws=laws, targets=targets)
         shares = planner.group_shares(fresh)
@@ -158,10 +164,12 @@ def main() -> None:
             laws, budget=budget, n_prompts=len(fresh), group_shares=shares, seed=repeat
         )
         rates, right = come_true(plan, planner, fresh, truth, rng)
-        rows.append(("planner", *_interval(plan.promised_accuracy), rates.mean(), right.mean()))
+        promise = _interval(plan.promised_accuracy)
+        rows.append(("planner", *promise, rates.mean(), right.mean()))
         for name, baseline in plan.baselines.items():
+            options = baseline.options
             rates = np.array(
-                [truth.of(p.task, baseline.options[p.task])[p.problem_id] for p in fresh]
+                [truth.of(p.task, options[p.task])[p.problem_id] for p in fresh]
             )
             right = rng.random(len(fresh)) < rates
             rows.append((name, *_interval(baseline.accuracy), rates.mean(), right.mean()))
@@ -171,9 +179,9 @@ def main() -> None:
         off = own["achieved"] - own["mean"]
         held = own["achieved"].between(own["low"], own["high"])
         print(
-            f"{arm}: achieved - promised {off.mean():+.4f} (sd {off.std():.4f}, standard error"
-            f" {off.std() / len(own) ** 0.5:.4f}); in the 90 % interval {held.mean():.3f} of"
-            f" {len(own)}; width {(own['high'] - own['low']).mean():.3f};"
+            f"{arm}: achieved - promised {off.mean():+.4f} (sd {off.std():.4f}, standard"
+            f" error {off.std() / len(own) ** 0.5:.4f}); in the 90 % interval"
+            f" {held.mean():.3f} of {len(own)}; width {(own['high'] - own['low']).mean():.3f};"
             f" accuracy {own['achieved'].mean():.3f}"
         )
 

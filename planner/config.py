@@ -149,11 +149,13 @@ class Workspace:
             architecture = Architecture.from_config(
                 source, weight_bytes=size, kv_bytes=size
             )
-        prices = model.prices and Prices(
-            usd_per_input_token=model.prices.input_usd_per_mtok / 1e6,
-            usd_per_output_token=model.prices.output_usd_per_mtok / 1e6,
-            source=model.prices.source,
-        )
+        prices = None
+        if model.prices is not None:
+            prices = Prices(
+                usd_per_input_token=model.prices.input_usd_per_mtok / 1e6,
+                usd_per_output_token=model.prices.output_usd_per_mtok / 1e6,
+                source=model.prices.source,
+            )
         return ModelTarget(
             name=model.name, engine=model.engine, location=location,
             served_name=model.served_name, api_key_env=model.api_key_env, chat=model.chat,

@@ -63,7 +63,8 @@ def batches(seed: int) -> Iterator[Batch]:
     index = 0
     while True:
         block = sorted(_block(seed, index), key=lambda s: len(s[0]))
-        groups, group = [], []
+        groups: list[list[tuple[list[int], list[bool]]]] = []
+        group: list[tuple[list[int], list[bool]]] = []
         for sequence in block:
             if group and (len(group) + 1) * len(sequence[0]) > _STEP_TOKENS:
                 groups.append(group)
