@@ -181,7 +181,8 @@ def main() -> None:
         print(
             f"{arm}: achieved - promised {off.mean():+.4f} (sd {off.std():.4f}, standard"
             f" error {off.std() / len(own) ** 0.5:.4f}); in the 90 % interval"
-            f" {held.mean():.3f} of {len(own)}; width {(own['high'] - own['low']).mean():.3f};"
+            f" {held.mean():.3f} of {len(own)};"
+            f" width {(own['high'] - own['low']).mean():.3f};"
             f" accuracy {own['achieved'].mean():.3f}"
         )
 

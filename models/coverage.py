@@ -55,7 +55,7 @@ def pass_at_k(n_correct: ArrayLike, n_samples: ArrayLike, k: ArrayLike) -> Array
             f"pass@k needs 1 <= k <= n = {n.min():.0f}, got k = {points.min():g}.."
             f"{points.max():g}; use CoverageLaw beyond the draws made"
         )
-    return -np.expm1(_log_none_correct(c, n, points))
+    return np.abs(np.expm1(_log_none_correct(c, n, points)))  # c = 0 gives 0, not -0
 
 
 def none_correct(n_correct: Array, n_samples: Array, k: Array) -> Array:

@@ -38,7 +38,7 @@ _RESERVE = 0.02  # of the budget, where no plan says how much to keep back
 # Draws at once, where the caller does not say: enough to fill a batch, few enough that the
 # first prompts' costs are known before the last ones start.
 _IN_FLIGHT = (16, 256)
-_WAVES = 4
+_WAVES = 8
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -212,7 +212,7 @@ class Planner:
             fixed: One option a task, for every prompt of it (a plan's baseline); None: the
                 best use of what is left, prompt by prompt.
             seed: Of all draws.
-            max_in_flight: Most draws at once; None: a quarter of the prompts, 16 to 256.
+            max_in_flight: Most draws at once; None: an eighth of the prompts, 16 to 256.
             deadline_s: When to stop and answer with what is there.
             progress: Told how many prompts ended, of how many.
             each: Told each result once its prompt ended; of an interrupted run too.
@@ -222,7 +222,9 @@ class Planner:
             NotMeasuredError: No model has the budget's unit.
             ServingError: An engine fails whatever it is asked.
         """
-        from planner.running import Pace, RunSetup, open_scorer, run_prompts
+        from planner.ledger import Ledger
+        from planner.pace import Pace
+        from planner.running import RunSetup, open_scorer, run_prompts
 
         if not prompts:
             raise InputError("no prompts to run")
@@ -237,7 +239,7 @@ class Planner:
         machines = self.laws.provenance.machines
         setup = RunSetup(
             targets={t.name: t for t in self.targets}, cost_models=self.cost_models,
-            budget=limit, scorer=scorer, seed=seed, top_p=self.top_p,
+            ledger=Ledger(limit), scorer=scorer, seed=seed, top_p=self.top_p,
             stop_confidence=self.laws.stop_confidence, max_in_flight=max_in_flight,
             deadline_s=deadline_s, machine=machines[0] if machines else "unknown",
         )  # fmt: skip
@@ -247,20 +249,14 @@ class Planner:
             return run_prompts(
                 setup, problems, groups,
                 models=sorted({fixed[p.task].model for p in problems}),
-                choose=lambda problem, remaining, left: fixed[problem.task],
+                choose=lambda problem, left, running: fixed[problem.task],
                 end=each, progress=progress,
             )  # fmt: skip
         reserve = _RESERVE if self.plan is None else self.plan.reserve
-        pace = Pace(catalogue, problems, groups, limit, reserve)
-
-        def end(result: "Result") -> None:
-            pace.end(result)
-            if each is not None:
-                each(result)
-
+        pace = Pace(catalogue, self.laws, problems, groups, setup.ledger, reserve)
         return run_prompts(
             setup, problems, groups, models=_models(catalogue, groups),
-            choose=pace.choose, end=end, progress=progress,
+            choose=pace.choose, end=each, progress=progress,
         )  # fmt: skip
 
     def _budget(self, budget: str | Budget | None) -> Budget:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from planner.dispatch import Dispatcher
 from planner.engines.base import Engine
 from planner.ledger import Ledger
-from planner.models.cost import CostModel
+from planner.models.cost import Cost, CostModel
 from planner.models.errors import InputError
 from planner.models.records import Problem
 from planner.prompt_run import Result, RunSettings, Scorer
@@ -83,6 +83,12 @@ class Executor:
             backoff_s=backoff_s,
         )  # fmt: skip
         self._done: dict[int, Result] = {}
+        self._loop: RunLoop | None = None
+
+    @property
+    def running(self) -> dict[str, tuple[int, Cost]]:
+        """Attempts and cost so far of every prompt that runs; for `choose` to pace by."""
+        return {} if self._loop is None else self._loop.running
 
     @property
     def results(self) -> list[Result]:
@@ -126,7 +132,7 @@ class Executor:
                 verifier.grade(problem, "")  # a problem that is off costs nothing yet
         self._done = {}
         dispatcher = Dispatcher(self._engines, self._cost_models, self._ledger)
-        loop = RunLoop(
+        self._loop = loop = RunLoop(
             problems, choose, dispatcher=dispatcher, ledger=self._ledger,
             scorer=self._scorer, settings=self._settings, clock=self._clock,
             done=self._done, progress=progress, ended=ended,

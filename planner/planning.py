@@ -27,6 +27,7 @@ from planner.promise import (
     Mix,
     accuracy_interval,
     cost_sd,
+    mean_cost_sd,
     optimism,
     spend_interval,
 )
@@ -104,7 +105,12 @@ def make_plan(
         budget_total=budget.total,
         n_prompts=n_prompts,
         promised_accuracy=accuracy_interval(
-            table, mix, overrated, n_prompts=n_prompts, rng=rng
+            table,
+            mix,
+            overrated,
+            n_prompts=n_prompts,
+            cost_effect=best.shadow_price * mean_cost_sd(table, mix, budget.unit),
+            rng=rng,
         ),
         promised_spend=spend_interval(
             table, mix, budget.unit, n_prompts=n_prompts, cap=budget.total

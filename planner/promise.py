@@ -142,6 +142,7 @@ def accuracy_interval(
     overrated: Array,
     *,
     n_prompts: int | None = None,
+    cost_effect: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Interval:
     """Accuracy of a mix, over the laws' uncertainty; 90 %.
@@ -151,6 +152,8 @@ def accuracy_interval(
         mix: What serves whom.
         overrated: Of each group, as `optimism` gives it.
         n_prompts: Fresh prompts it must hold for; None: the mean of endless prompts.
+        cost_effect: Standard deviation of what a misjudged mean cost will do to accuracy:
+            the run keeps to its budget by taking cheaper options for what is left.
         rng: Source of the prompts' draws; needed with n_prompts.
     """
     parts = accuracy_draws(table, mix, overrated)
@@ -158,7 +161,8 @@ def accuracy_interval(
     if n_prompts is not None and rng is not None:
         counts = whole_counts(mix.weights.tolist(), n_prompts)
         total = rng.binomial(counts, parts).sum(axis=1) / n_prompts
-    low, high = np.quantile(total, [0.05, 0.95]).tolist()
+        total = total + cost_effect * rng.standard_normal(len(total))
+    low, high = np.clip(np.quantile(total, [0.05, 0.95]), 0.0, 1.0).tolist()
     centre = np.clip(table.accuracy[mix.rows] - overrated[table.group[mix.rows]], 0.0, 1.0)
     mean = float(centre @ mix.weights)
     return Interval(mean=mean, low=min(low, mean), high=max(high, mean))
@@ -180,6 +184,13 @@ def cost_sd(table: OptionTable, rows: Ints, unit: str) -> Array:
     return np.asarray(np.maximum(high - low, 0.0) / 2)
 
 
+def mean_cost_sd(table: OptionTable, mix: Mix, unit: str) -> float:
+    """Standard deviation of the mix's mean cost, as an estimate from few problems."""
+    problems = np.array([table.points[i].n_problems for i in mix.rows.tolist()])
+    own = mix.weights * cost_sd(table, mix.rows, unit) / np.sqrt(np.maximum(problems, 1))
+    return float(np.sqrt(np.sum(own**2)))
+
+
 def spend_interval(
     table: OptionTable, mix: Mix, unit: str, *, n_prompts: int, cap: float
 ) -> Interval:
@@ -189,12 +200,9 @@ def spend_interval(
     not.
     """
     sd = cost_sd(table, mix.rows, unit)
-    problems = np.array([table.points[i].n_problems for i in mix.rows.tolist()])
     mean = n_prompts * float(mix.weights @ table.column(unit)[mix.rows])
     between = n_prompts * float(mix.weights @ sd**2)
-    of_mean = n_prompts**2 * float(
-        np.sum((mix.weights * sd) ** 2 / np.maximum(problems, 1))
-    )
+    of_mean = (n_prompts * mean_cost_sd(table, mix, unit)) ** 2
     half = Z90 * float(np.sqrt(between + of_mean))
     mean = min(mean, cap)
     return Interval(mean=mean, low=max(mean - half, 0.0), high=min(mean + half, cap))

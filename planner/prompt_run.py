@@ -143,6 +143,11 @@ class PromptRun:
                 Ticket(owner=self.order, draw=draw, model=model, request=request)
             )
 
+    @property
+    def attempts(self) -> int:
+        """Attempts paid for so far."""
+        return len(self._costs)
+
     def charge(self, landed: Landed) -> None:
         """Count an attempt that ended, whatever its end."""
         self._costs[landed.ticket.draw, landed.ticket.attempt] = landed.cost

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from planner.dispatch import Dispatcher, Landed, Ticket
 from planner.ledger import Ledger
+from planner.models.cost import Cost
 from planner.models.errors import InputError, PlannerError, ServingError
 from planner.models.records import Problem
 from planner.plan import Option
@@ -81,6 +82,14 @@ class RunLoop:
             elif self._retries and not self._ready:
                 # nothing else to do until the first retry is due
                 time.sleep(max(0.0, min(self._retries[0][0], self._end_s) - self._clock()))
+
+    @property
+    def running(self) -> dict[str, tuple[int, Cost]]:
+        """Attempts and cost so far of every prompt that runs."""
+        return {
+            run.problem.problem_id: (run.attempts, run.cost)
+            for run in self._active.values()
+        }
 
     def close(self) -> None:
         """Cancel and settle what runs, and finish what was started: nothing after `run`."""

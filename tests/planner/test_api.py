@@ -11,14 +11,11 @@ import planner
 from planner.api import Planner
 from planner.difficulty import PromptGroups
 from planner.limits import Budget
-from planner.models.cost import Cost
 from planner.models.errors import InfeasibleError, InputError, NotMeasuredError
 from planner.models.records import Problem
 from planner.models.specs import ModelTarget
 from planner.options import known_groups
 from planner.planning import make_plan
-from planner.prompt_run import Result
-from planner.running import Pace
 
 CODE = ("C21>21:", "C3,7>21:", "C3,7,12,5>24:")  # one of each class
 SUMS = ("A3:", "A3+7+1:", "A3+7*2-4+1:")
@@ -194,41 +191,6 @@ def test_a_run_stays_within_a_budget_its_laws_misjudge(served):
     assert run.spent.eflop <= budget.total
     assert run.accuracy is not None
     assert run.accuracy < 0.5
-
-
-def test_the_pace_learns_that_prompts_cost_more(advisor, rng):
-    prompts = [*SUMS] * 60
-    problems = [
-        Problem(problem_id=f"p{i}", task="sums", prompt=p, verifier="numeric")
-        for i, p in enumerate(prompts)
-    ]
-    groups = [advisor.group(p) for p in prompts]
-    catalogue = advisor.catalogue("eflop")
-    counts = np.bincount([catalogue.index[g] for g in groups], minlength=6).astype(float)
-    total = 3 * catalogue.ladder.cheapest(counts)
-    pace = Pace(catalogue, problems, groups, Budget(total, "eflop"), reserve=0.02)
-    spent, running = 0.0, []
-    for i, (problem, group) in enumerate(zip(problems, groups, strict=True)):
-        option = pace.choose(problem, total, len(problems) - i)
-        expected = next(
-            f.cost["eflop"]
-            for f, g in zip(catalogue.forecasts, catalogue.group_of, strict=True)
-            if f.option == option and catalogue.groups[g] == group
-        )
-        spent += 1.4 * expected
-        running.append((problem, option, Cost(eflop=1.4 * expected)))
-        if len(running) > 40:
-            pace.end(ended(*running.pop(0)))
-    # the 40 prompts that run at the end are known by their expectation times the ratio seen
-    assert 0.9 * total < spent <= total
-
-
-def ended(problem, option, cost):
-    return Result(
-        problem_id=problem.problem_id, task=problem.task, prompt=problem.prompt,
-        option=option, answer="", text="", confidence=0.0, correct=None, draws=1,
-        cancelled_draws=0, cost=cost, status="answered", stopped="", samples=(),
-    )  # fmt: skip
 
 
 def test_a_fixed_option_serves_a_whole_task(served, plan):
