@@ -1,6 +1,7 @@
 """The pace keeps a run of many prompts at once to its budget, though laws are off."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from planner.models.records import Problem
 from planner.pace import Pace, draws_to_come
 
 PROMPTS = ("C21>21:", "C3,7>21:", "C3,7,12,5>24:", "A3:", "A3+7+1:", "A3+7*2-4+1:")
+TASK = {"C": "code", "A": "sums"}
 RUNNING = 20  # prompts at once
 
 
@@ -35,71 +37,95 @@ def test_what_is_to_come_is_what_simulated_prompts_still_drew(rng):
     a, b, n, failed = 0.4, 0.9, 12, 3
     p = rng.beta(a, b, 200_000)
     first = np.minimum(rng.geometric(np.maximum(p, 1e-12)), n)  # draws made in all
-    more = first[(first > failed)] - failed
+    more = first[first > failed] - failed
     error = more.std() / math.sqrt(len(more))
     assert draws_to_come(a, b, n, failed) == pytest.approx(more.mean(), abs=4 * error)
+
+
+@dataclass
+class Simulated:
+    """A prompt that runs."""
+
+    most: int  # draws
+    rate: float  # at which a draw ends it
+    mean: float  # cost of a draw
+    length: float = 0.0  # of the draw it is at, in means
+    ends: float = 0.0  # when that draw ends
+    tries: int = 0
+    cost: float = 0.0
+
+    def draw(self, rng, now):
+        self.length = rng.gamma(1 / 0.16, 0.16)  # spread as the laws have it
+        self.ends = now + self.length
 
 
 def simulated_run(advisor, rng, *, dearer, n=240, slack=4.0):
     """Prompts of all groups, RUNNING at once; draws cost `dearer` times what laws say.
 
-    A prompt that draws until it is right has a success rate from its cell's law; one draw
-    costs an exponential amount, so that the running ones are the long ones. What the ledger
-    would refuse counts as unpaid.
+    A prompt that draws until it is right has a success rate from its cell's law; a draw
+    takes as long as it is dear, so that the running ones are the dear ones. What the ledger
+    refuses counts as unpaid.
     """
     problems = [
-        Problem(problem_id=f"p{i}", task="code" if p[0] == "C" else "sums", prompt=p, verifier="x")
+        Problem(problem_id=f"p{i}", task=TASK[p[0]], prompt=p, verifier="x")
         for i, p in enumerate(rng.permutation(np.resize(PROMPTS, n)).tolist())
-    ]  # fmt: skip
+    ]
     groups = [advisor.group(p.prompt, p.task) for p in problems]
     catalogue = advisor.catalogue("eflop")
     counts = np.bincount([catalogue.index[g] for g in groups], minlength=6).astype(float)
     budget = Budget(slack * catalogue.ladder.cheapest(counts), "eflop")
     ledger = Ledger(budget)
     pace = Pace(catalogue, advisor.laws, problems, groups, ledger, 0.03)
-    unpaid, started = 0, 0
-    running = {}  # name -> [option, rate, cost of a draw, tries, cost, end of the draw]
-    now = 0.0
+    unpaid, started, now = 0, 0, 0.0
+    running: dict[str, Simulated] = {}
     while started < n or running:
         while started < n and len(running) < RUNNING:
             problem = problems[started]
-            seen = {k: (r[3], Cost(eflop=r[4])) for k, r in running.items()}
+            seen = {k: (r.tries, Cost(eflop=r.cost)) for k, r in running.items()}
             option = pace.choose(problem, n - started, seen)
-            state = pace._started[problem.problem_id]
-            shape = state.shape
+            prompt = pace._started[problem.problem_id]
+            a, b = prompt.shape.a, prompt.shape.b
             early = option.strategy == "best_of_n"
-            whole = draws_to_come(shape.a, shape.b, option.n, 0) if early else option.n
-            rate = rng.beta(shape.a, shape.b) if early else 0.0
-            mean = dearer * state.expected / whole
-            running[problem.problem_id] = [
-                option,
-                rate,
-                mean,
-                0,
-                0.0,
-                now + rng.exponential(),
-            ]
+            whole = draws_to_come(a, b, option.n, 0) if early else option.n
+            rate = rng.beta(a, b) if early else 0.0
+            run = Simulated(option.n, rate, dearer * prompt.expected / whole)
+            run.draw(rng, now)
+            running[problem.problem_id] = run
             started += 1
-        name = min(running, key=lambda k: running[k][5])
-        run = running[name]
-        length, now = run[5] - now, run[5]
-        amount = run[2] * rng.exponential()
+        name, run = min(running.items(), key=lambda item: item[1].ends)
+        now, amount = run.ends, run.mean * run.length
         held = ledger.reserve(amount)
         if held is None:
             unpaid += 1
             del running[name]
             continue
         ledger.settle(held, Cost(eflop=amount))
-        run[3], run[4] = run[3] + 1, run[4] + amount
-        if run[3] >= run[0].n or (run[0].strategy == "best_of_n" and rng.random() < run[1]):
+        run.tries, run.cost = run.tries + 1, run.cost + amount
+        if run.tries >= run.most or rng.random() < run.rate:
             del running[name]
         else:
-            run[5] = now + rng.exponential()
-        assert length >= 0
+            run.draw(rng, now)
     return unpaid / n, ledger.spent.eflop / budget.total
 
 
-@pytest.mark.parametrize("dearer", [0.8, 1.0, 1.3])
+def test_a_draw_met_in_passing_is_a_long_one(advisor):
+    problem = Problem(problem_id="p", task="sums", prompt=PROMPTS[3], verifier="x")
+    group = advisor.group(problem.prompt, "sums")
+    catalogue = advisor.catalogue("eflop")
+    pace = Pace(
+        catalogue, advisor.laws, [problem], [group], Ledger(Budget(1e8, "eflop")), 0.0
+    )
+    pace.choose(problem, 1, {})
+    prompt = pace._started["p"]
+    assert prompt.option.strategy == "single"
+    fresh = pace._to_come(prompt, 0, ended=0, running=8)
+    assert fresh == pytest.approx(prompt.expected)
+    # output tokens have a standard deviation of 0.4 of their mean in these laws
+    old = pace._to_come(prompt, 0, ended=20, running=8)
+    assert old == pytest.approx(prompt.expected * 1.16)
+
+
+@pytest.mark.parametrize("dearer", [0.8, 1.0, 1.3, 2.0])
 def test_everyone_is_served_and_the_budget_is_used(advisor, dearer):
     runs = [
         simulated_run(advisor, np.random.default_rng(seed), dearer=dearer)
