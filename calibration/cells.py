@@ -28,6 +28,7 @@ _GAIN_VARIANCE = 0.05  # of gains between problems, before any is seen; counts f
 # Least sd of an accuracy, in problems: however well the seen ones went, the class may hold
 # a kind that was not seen, and no law of the seen ones knows of it.
 _UNSEEN_PROBLEMS = 0.25
+_HOPELESS_PROBLEMS = 0.5  # that no number of draws solves, beside those seen
 _LEAST_SE = 1e-4  # of a gain that no problem shows; keeps weights finite
 _COMPARED: tuple[StrategyName, ...] = ("self_consistency", "best_of_n_scored")
 
@@ -149,7 +150,8 @@ class _Level:
             coverage.draws.std(axis=0), _UNSEEN_PROBLEMS / (len(draft.rows) + 1)
         )
         sd[0] = max(sd[0], _standard_error(by_problem))
-        return cls(grid, coverage.mean, sd, draws.mean, by_problem)
+        made = _with_hopeless(np.array(grid), coverage.mean, draws.mean, len(draft.rows))
+        return cls(grid, coverage.mean, sd, made, by_problem)
 
     @property
     def mean(self) -> float:
@@ -158,6 +160,22 @@ class _Level:
     @property
     def sd(self) -> float:
         return float(self.coverage_sd[0])
+
+
+def _with_hopeless(n: Array, coverage: Array, draws: Array, n_problems: int) -> Array:
+    """Expected draws when some problems of the class may never be solved.
+
+    A Beta's success rates are never 0, so its expected draws level off; a hopeless problem
+    takes all n. That none shows among P solved ones leaves a share of 1 / (2 (P + 1))
+    (Jeffreys' prior). It hardly moves the accuracy, but at large n it is much of the cost.
+    """
+    first = coverage[0]
+    if first >= 1:
+        return draws
+    lost = min(_HOPELESS_PROBLEMS / (n_problems + 1) / (1 - first), 1.0)
+    # the sum over j = 1 .. n - 1 of coverage(j) - coverage(1); draws(n) sums 1 - coverage
+    above = (n - draws) - (n - 1) * first
+    return np.asarray(draws + lost * np.maximum(above, 0.0))
 
 
 def _standard_error(values: Array) -> float:
@@ -206,19 +224,29 @@ def _single(draft: _Draft, level: _Level) -> StrategyCurve:
 
 
 def _best_of_n(draft: _Draft, curves: ProblemCurves, level: _Level) -> StrategyCurve:
-    """Accuracy and draws from the law; tokens a draw as measured, beyond as at n_max."""
+    """Accuracy and draws from the law; tokens a draw as measured.
+
+    Beyond n_max a draw takes what the last measured ones took: those who go on drawing hold
+    the hard problems, and fail at length.
+    """
     own = curves.rows(draft.rows)
     n_max = own.n[-1]
     nearest = np.searchsorted(own.n, np.minimum(level.grid, n_max))
-    measured_draws = own.draws.mean(axis=0)[nearest]
-    tokens_a_draw = own.output_tokens.mean(axis=0)[nearest] / measured_draws
+    made, used = own.draws.mean(axis=0), own.output_tokens.mean(axis=0)
+    measured_draws = made[nearest]
+    tokens = level.draws * used[nearest] / measured_draws
+    last = level.grid.index(n_max)
+    if len(made) > 1 and made[-1] > made[-2]:
+        marginal = (used[-1] - used[-2]) / (made[-1] - made[-2])
+        further = (level.draws - level.draws[last]) * marginal
+        tokens = np.where(np.array(level.grid) > n_max, tokens[last] + further, tokens)
     return StrategyCurve(
         strategy="best_of_n",
         n=level.grid,
         accuracy=_floats(level.coverage),
         accuracy_sd=_floats(level.coverage_sd),
         draws=_floats(level.draws),
-        output_tokens=_floats(level.draws * tokens_a_draw),
+        output_tokens=_floats(tokens),
         output_tokens_sd=_floats(own.tokens_sd()[nearest] * level.draws / measured_draws),
         n_max=n_max,
     )

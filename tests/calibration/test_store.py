@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,19 +192,21 @@ def test_rows_that_do_not_fit_are_refused_whole(store):
     assert store.samples().empty
 
 
-@pytest.fixture
+@contextmanager
 def tiny_disk() -> Iterator[None]:
-    """Files may not grow past 2 kB: writing more fails as on a full disk."""
+    # not a fixture: pytest writes its dots before it tears fixtures down, maybe to a file
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(store, tiny_disk):
-    with pytest.raises(StoreError, match="cannot be written"):
+def test_a_full_disk_is_an_error_and_leaves_nothing(store):
+    with tiny_disk(), pytest.raises(StoreError, match="cannot be written"):
         store.append_samples(draws(2000))
     assert parts(store) == []
     assert store.samples().empty
