@@ -28,7 +28,6 @@ from planner.promise import (
     accuracy_interval,
     cost_sd,
     mean_cost_sd,
-    optimism,
     spend_interval,
 )
 from planner.search import SEARCH_TRIALS, search_options
@@ -40,7 +39,6 @@ from planner.uniform import Uniform, best_uniform, fill_budget, uniform_settings
 _LAST_PROMPTS = 16
 _RESERVE = (0.01, 0.04)  # least and most, as shares of the budget
 _FRONTIER_BUDGETS = 12
-_FRONTIER_DRAWS = 60
 
 
 def make_plan(
@@ -88,7 +86,6 @@ def make_plan(
         )
     ladder = _ladder(table, budget.unit)
     best = ladder.allocate(shares, spendable)
-    overrated = optimism(table, budget.unit, shares, spendable, best.shadow_price)
     mix = Mix.of(best, shares)
     verified = {task.task: task.runtime_verifier for task in laws.tasks}
     settings = uniform_settings(measured, shares, verified, budget.unit)
@@ -107,7 +104,6 @@ def make_plan(
         promised_accuracy=accuracy_interval(
             table,
             mix,
-            overrated,
             n_prompts=n_prompts,
             cost_effect=best.shadow_price * mean_cost_sd(table, mix, budget.unit),
             rng=rng,
@@ -131,6 +127,8 @@ def make_plan(
             uniform_settings(filled, shares, verified, budget.unit),
             spendable,
             shares,
+            n_prompts,
+            rng,
         ),
         laws=laws.provenance,
         source=laws.provenance.source,
@@ -277,18 +275,14 @@ def _frontier(
     points: list[FrontierPoint] = []
     for spend in np.clip(budgets, low, high).tolist():
         allocation = ladder.allocate(shares, spend)
-        overrated = optimism(
-            table, unit, shares, spend, allocation.shadow_price, n_draws=_FRONTIER_DRAWS
-        )
-        interval = accuracy_interval(table, Mix.of(allocation, shares), overrated)
+        interval = accuracy_interval(table, Mix.of(allocation, shares))
         points.append(
             FrontierPoint(
                 cost_per_prompt=allocation.spend, accuracy=interval, label="planner"
             )
         )
-    none = np.zeros(len(table.groups))
     for u in sorted(settings, key=lambda u: u.cost):
-        interval = accuracy_interval(measured, _uniform_mix(u, shares), none)
+        interval = accuracy_interval(measured, _uniform_mix(u, shares))
         points.append(
             FrontierPoint(cost_per_prompt=u.cost, accuracy=interval, label=u.label)
         )
@@ -301,20 +295,26 @@ def _uniform_mix(uniform: Uniform, shares: Array) -> Mix:
 
 
 def _baselines(
-    table: OptionTable, settings: list[Uniform], budget: float, shares: Array
+    table: OptionTable,
+    settings: list[Uniform],
+    budget: float,
+    shares: Array,
+    n_prompts: int,
+    rng: np.random.Generator,
 ) -> dict[str, Baseline]:
     kinds = {
         "single_best_model": [u for u in settings if u.setting[3] == 1],
         "uniform_best_of_n": settings,
     }
-    none = np.zeros(len(table.groups))
     baselines: dict[str, Baseline] = {}
     for name, kind in kinds.items():
         found = best_uniform(kind, budget)
         if found is None:
             continue
         uniform, answered = found
-        interval = accuracy_interval(table, _uniform_mix(uniform, shares), none)
+        interval = accuracy_interval(
+            table, _uniform_mix(uniform, shares), n_prompts=n_prompts, rng=rng
+        )
         baselines[name] = Baseline(
             options={
                 task: table.points[int(uniform.rows[g])].option
