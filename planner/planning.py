@@ -257,8 +257,8 @@ class _Explainer:
         more = float(cost[rows[top + 1]] - cost[rows[top]])
         return (
             f"The budget binds: {table.points[rows[top + 1]].option} would add {gain:.3f}"
-            f" for {more:.3g} {self.unit} more a prompt, {gain / more:.3g} per {self.unit};"
-            f" elsewhere a {self.unit} buys {price:.3g}."
+            f" for {more:.3g} {self.unit} more a prompt; elsewhere that buys"
+            f" {more * price:.3f}."
         )
 
 
