@@ -8,20 +8,18 @@ system drops when a process dies.
 """
 
 import hashlib
-import io
+import os
 import re
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from planner.models.errors import InputError, StoreError
 from planner.models.files import write_atomic
@@ -37,24 +35,54 @@ ROW_TYPES: dict[Dataset, type[Sample | Timing | Machine]] = {
 # What makes a calibration draw the draw it is; measuring one twice adds nothing.
 DRAW_KEY = ("model", "problem_id", "temperature", "top_p", "max_tokens", "draw")
 _PART = re.compile(r"part-(\d{6,})-([0-9a-f]{16})\.parquet")
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+_DTYPE = {str: "object", int: "int64", float: "float64", bool: "bool"}
 
 
-def _field(name: str, hint: Any) -> pa.Field:
+class Column(NamedTuple):
+    """One column of a dataset."""
+
+    kind: type  # str, int, float or bool
+    optional: bool  # None is a value of it
+
+    def takes(self, value: object) -> bool:
+        """Whether a row may hold the value."""
+        if value is None:
+            return self.optional
+        if self.kind is float:
+            return type(value) in (int, float)
+        return type(value) is self.kind and (
+            not isinstance(value, int) or -(2**63) <= value < 2**63
+        )
+
+
+def _column(hint: Any) -> Column:
     optional = get_origin(hint) is types.UnionType and type(None) in get_args(hint)
     if optional:
         hint = next(a for a in get_args(hint) if a is not type(None))
-    if get_origin(hint) is Literal:
-        hint = str
-    return pa.field(name, _ARROW[hint], nullable=optional)
+    return Column(str if get_origin(hint) is Literal else hint, optional)
 
 
-def _schema(row_type: type) -> pa.Schema:
+def _schema(row_type: type) -> dict[str, Column]:
     hints = get_type_hints(row_type)
-    return pa.schema([_field(field.name, hints[field.name]) for field in fields(row_type)])
+    return {field.name: _column(hints[field.name]) for field in fields(row_type)}
 
 
-SCHEMAS: dict[Dataset, pa.Schema] = {name: _schema(row) for name, row in ROW_TYPES.items()}
+SCHEMAS: dict[Dataset, dict[str, Column]] = {
+    name: _schema(row) for name, row in ROW_TYPES.items()
+}
+
+
+def _frame(
+    schema: dict[str, Column], rows: Sequence[Sample | Timing | Machine] = ()
+) -> pd.DataFrame:
+    """Rows as columns of the schema's types; None becomes NaN."""
+    return pd.DataFrame(
+        {
+            name: pd.Series([getattr(row, name) for row in rows], dtype=_DTYPE[column.kind])
+            for name, column in schema.items()
+        }
+    )
 
 
 class Store:
@@ -146,7 +174,7 @@ class Store:
                         f"CREATE VIEW {dataset} AS SELECT * FROM read_parquet([{names}])"
                     )
                 else:
-                    connection.register(dataset, schema.empty_table())
+                    connection.register(dataset, _frame(schema))
             try:
                 result: pd.DataFrame = connection.execute(sql).df()
             except duckdb.Error as error:
@@ -170,37 +198,67 @@ class Store:
         if not rows:
             return
         schema = SCHEMAS[dataset]
-        try:
-            table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise InputError(f"{dataset}: a row does not fit the schema: {error}") from None
-        for field in schema:
-            if not field.nullable and table[field.name].null_count:
-                raise InputError(f"{dataset}: {field.name} of a row is missing")
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        content = buffer.getvalue()
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        folder = self.folder / dataset
+        for row in rows:
+            for name, column in schema.items():
+                if not column.takes(value := getattr(row, name)):
+                    raise InputError(
+                        f"{dataset}: {name} of a row must be {column.kind.__name__},"
+                        f" got {value!r}"
+                    )
+        folder, frame = self.folder / dataset, _frame(schema, rows)
         with _only_writer(folder):
             for leftover in folder.glob(".part-*.tmp"):  # of a run that was killed
                 leftover.unlink(missing_ok=True)
+            content = self._parquet(dataset, frame)
+            digest = hashlib.sha256(content).hexdigest()[:16]
             sequence = max((n for n, _ in self._numbered(dataset)), default=0) + 1
             write_atomic(folder / f"part-{sequence:06d}-{digest}.parquet", content)
 
+    def _parquet(self, dataset: Dataset, frame: pd.DataFrame) -> bytes:
+        """The frame as the content of a Parquet file; NaN is written as null."""
+        columns = ", ".join(
+            f"CAST({value} AS {_SQL[column.kind]}) AS {name}"
+            for name, column in SCHEMAS[dataset].items()
+            for value in [
+                f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END"
+                if column.kind is float
+                else name
+            ]
+        )
+        staged = self.folder / dataset / f".part-{os.getpid()}-{id(frame)}.tmp"
+        try:
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            with duckdb.connect(":memory:") as connection:
+                connection.register("rows", frame)
+                path = str(staged).replace("'", "''")
+                connection.execute(
+                    f"COPY (SELECT {columns} FROM rows) TO '{path}'"
+                    " (FORMAT parquet, COMPRESSION zstd)"
+                )
+            return staged.read_bytes()
+        except (OSError, duckdb.Error) as error:
+            raise StoreError(
+                f"{staged.parent}: cannot be written ({error});"
+                " free space or choose another folder"
+            ) from error
+        finally:
+            staged.unlink(missing_ok=True)
+
     def _read(self, dataset: Dataset) -> pd.DataFrame:
-        schema = SCHEMAS[dataset]
-        tables = [schema.empty_table()]
-        for part in self._parts(dataset):
-            content = self._bytes(part)
-            try:
-                table = pq.read_table(io.BytesIO(content))
-            except (pa.ArrowException, OSError) as error:
-                raise _damaged(part, f"is not Parquet ({error})") from None
-            if not table.schema.equals(schema):
-                raise _damaged(part, f"does not hold the columns of {dataset}")
-            tables.append(table)
-        frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+        schema, parts = SCHEMAS[dataset], self._parts(dataset)
+        expected = [(name, _SQL[column.kind]) for name, column in schema.items()]
+        if not parts:
+            return _frame(schema)
+        with duckdb.connect(":memory:") as connection:
+            for part in parts:
+                self._bytes(part)
+                try:
+                    found = connection.read_parquet(str(part))
+                except duckdb.Error as error:
+                    raise _damaged(part, f"is not Parquet ({error})") from None
+                if list(zip(found.columns, map(str, found.types), strict=True)) != expected:
+                    raise _damaged(part, f"does not hold the columns of {dataset}")
+            frame: pd.DataFrame = connection.read_parquet([str(p) for p in parts]).df()
         return frame
 
     def _parts(self, dataset: Dataset) -> list[Path]:

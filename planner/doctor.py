@@ -57,7 +57,7 @@ def diagnose(workspace: Path | None = None) -> tuple[Check, ...]:
         *_reference_models(),
         _importable("openai", "openai"),
         *(_extra(name) for name in _EXTRAS),
-        _importable("recorded", "pyarrow"),
+        _importable("recorded", "duckdb"),
     ]
     if workspace is not None:
         checks.append(_workspace(workspace))

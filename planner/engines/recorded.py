@@ -280,9 +280,13 @@ class RecordedSession:
 def _read(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no such Parquet file")
+    import duckdb  # 60 MB; only a file needs it
+
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        with duckdb.connect(":memory:") as connection:
+            frame: pd.DataFrame = connection.read_parquet(str(path)).df()
+            return frame
+    except duckdb.Error as error:
         raise StoreError(f"{path}: not a readable Parquet file ({error})") from None
 
 

@@ -60,7 +60,7 @@ def test_an_empty_store_has_columns_and_no_rows(store):
         "machines": store.machines(),
     }
     for dataset, frame in frames.items():
-        assert list(frame.columns) == SCHEMAS[dataset].names
+        assert list(frame.columns) == list(SCHEMAS[dataset])
         assert frame.empty
     assert store.sample_counts().empty
     assert not store.folder.exists()  # reading creates nothing

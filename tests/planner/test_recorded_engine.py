@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -159,7 +160,7 @@ def test_what_was_not_recorded_is_refused(
 
 
 def test_files_and_tables_that_cannot_be_used(tmp_path: Path) -> None:
-    rows().to_parquet(tmp_path / "samples.parquet")
+    duckdb.from_df(rows()).write_parquet(str(tmp_path / "samples.parquet"))
     engine = RecordedEngine("tiny", tmp_path / "samples.parquet")
     assert engine.version == "recorded (embedded 0.1.0)"
     assert engine.count_tokens("2+2=") == 5
