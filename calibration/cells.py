@@ -150,8 +150,11 @@ class _Level:
             coverage.draws.std(axis=0), _UNSEEN_PROBLEMS / (len(draft.rows) + 1)
         )
         sd[0] = max(sd[0], _standard_error(by_problem))
-        made = _with_hopeless(np.array(grid), coverage.mean, draws.mean, len(draft.rows))
-        return cls(grid, coverage.mean, sd, made, by_problem)
+        sd = np.hypot(sd, _hopeless_sd(coverage.mean, len(draft.rows)))
+        solved, made = _with_hopeless(
+            np.array(grid), coverage.mean, draws.mean, len(draft.rows)
+        )
+        return cls(grid, solved, sd, made, by_problem)
 
     @property
     def mean(self) -> float:
@@ -162,20 +165,30 @@ class _Level:
         return float(self.coverage_sd[0])
 
 
-def _with_hopeless(n: Array, coverage: Array, draws: Array, n_problems: int) -> Array:
-    """Expected draws when some problems of the class may never be solved.
+def _with_hopeless(
+    n: Array, coverage: Array, draws: Array, n_problems: int
+) -> tuple[Array, Array]:
+    """Coverage and expected draws when some problems of the class may never be solved.
 
-    A Beta's success rates are never 0, so its expected draws level off; a hopeless problem
-    takes all n. That none shows among P solved ones leaves a share of 1 / (2 (P + 1))
-    (Jeffreys' prior). It hardly moves the accuracy, but at large n it is much of the cost.
+    A Beta's success rates are never 0, so its coverage tends to 1 and its expected draws
+    level off. That no hopeless problem shows among P solved ones leaves a share of
+    1 / (2 (P + 1)) (Jeffreys' prior). It is taken from what more than one draw gains: the
+    accuracy of one draw is measured, not extrapolated.
     """
     first = coverage[0]
     if first >= 1:
-        return draws
+        return coverage, draws
     lost = min(_HOPELESS_PROBLEMS / (n_problems + 1) / (1 - first), 1.0)
     # the sum over j = 1 .. n - 1 of coverage(j) - coverage(1); draws(n) sums 1 - coverage
-    above = (n - draws) - (n - 1) * first
-    return np.asarray(draws + lost * np.maximum(above, 0.0))
+    above = np.maximum((n - draws) - (n - 1) * first, 0.0)
+    return coverage - lost * (coverage - first), np.asarray(draws + lost * above)
+
+
+def _hopeless_sd(coverage: Array, n_problems: int) -> Array:
+    """Standard deviation that the hopeless share, Beta(1/2, P + 1/2), gives coverage."""
+    size = n_problems + 1
+    sd = np.sqrt(_HOPELESS_PROBLEMS * (size - _HOPELESS_PROBLEMS) / (size + 1)) / size
+    return np.asarray(sd * (coverage - coverage[0]) / max(1 - coverage[0], 1e-9))
 
 
 def _standard_error(values: Array) -> float:
