@@ -21,7 +21,7 @@ from planner.models.prediction import Array
 from planner.models.selection import scored_curves, verified_curves
 from planner.models.voting import vote_curves
 
-_BEYOND = 8  # best-of-N is forecast up to this many times the draws measured
+BEYOND = 8  # best-of-N is forecast up to this many times the draws measured
 _LAW_DRAWS = 400  # of a law's posterior, for means and spreads in a cell
 _POOLED_PROBLEMS = 2.0  # that the variance pooled over cells counts for in one
 _GAIN_VARIANCE = 0.05  # of gains between problems, before any is seen; counts for one
@@ -140,7 +140,7 @@ class _Level:
     def of(cls, draft: _Draft, law: CoverageLaw, rng: np.random.Generator) -> "_Level":
         own = draft.measured.verified
         n_max = own.n[-1] if own is not None else 1
-        beyond = powers_of_two(_BEYOND * n_max) if own is not None else (1,)
+        beyond = powers_of_two(BEYOND * n_max) if own is not None else (1,)
         grid = tuple(sorted({n_max, *beyond}))
         coverage = law.predict(grid, rng, size=_LAW_DRAWS)
         draws = law.expected_draws(grid, rng, size=_LAW_DRAWS)

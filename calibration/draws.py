@@ -46,8 +46,10 @@ def tabulate(
     """Sort the samples of known models and problems into tables.
 
     Cancelled draws are left out: how they would have ended is not known. Where a setting
-    was sampled under several caps, the draws under the largest count. Greedy draws are all
-    alike, so that at temperature 0 only the first of a problem is kept.
+    was sampled under several caps, the draws under the largest count; imported draws whose
+    cap is not known count where there are no others, under a cap that all of them meet.
+    Prompt tokens that an import did not tell count as none. Greedy draws are all alike, so
+    that at temperature 0 only the first of a problem is kept.
 
     Args:
         samples: Columns as in records.Sample.
@@ -55,7 +57,8 @@ def tabulate(
         problems: What the samples are of.
 
     Raises:
-        NotMeasuredError: No sample of one of the models.
+        NotMeasuredError: No sample of one of the models, or imported ones without token
+            counts, which nothing can be planned with.
     """
     tasks = {task: i for i, task in enumerate(dict.fromkeys(p.task for p in problems))}
     task_of = np.array([tasks[p.task] for p in problems], dtype=np.int64)
@@ -73,11 +76,12 @@ def tabulate(
     for i, name in enumerate(models):
         if i not in present:
             raise NotMeasuredError(
-                f"no samples of model {name!r} on these problems; run `planner calibrate`"
+                f"no samples of model {name!r} on these problems; run `planner calibrate` "
+                "or take it out of the config"
             )
     rank = np.unique(temperature, return_inverse=True)[1]
     table = (model * len(tasks) + task_of[problem]) * (int(rank.max(initial=0)) + 1) + rank
-    cap = samples["max_tokens"].to_numpy(dtype=np.int64)
+    cap = samples["max_tokens"].to_numpy(dtype=np.int64, na_value=0)  # 0: not known
     largest = np.zeros(int(table[keep].max()) + 1, dtype=np.int64)
     np.maximum.at(largest, table[keep], cap[keep])
     keep = keep[cap[keep] == largest[table[keep]]]
@@ -89,15 +93,17 @@ def tabulate(
         & (np.diff(table[keep]) == 0)
     )
     keep = keep[~again]
+    output_tokens = samples["output_tokens"].to_numpy(dtype=np.int64, na_value=-1)[keep]
+    _check_known(output_tokens, model[keep], models)
     code, texts = pd.factorize(samples["answer"].to_numpy()[keep])
     code = np.where(np.asarray(texts == "")[code], NO_ANSWER, code).astype(np.int64)
     columns = _Columns(
         problem=problem[keep].astype(np.int64),
         correct=samples["correct"].to_numpy(dtype=bool)[keep],
         answer=code,
-        tokens=samples["output_tokens"].to_numpy(dtype=np.int64)[keep],
+        tokens=output_tokens,
         score=samples["score"].to_numpy(dtype=float, na_value=np.nan)[keep],
-        prompt_tokens=samples["prompt_tokens"].to_numpy(dtype=float)[keep],
+        prompt_tokens=samples["prompt_tokens"].to_numpy(dtype=float, na_value=0.0)[keep],
     )
     starts = np.flatnonzero(np.diff(table[keep], prepend=-1))
     names = list(tasks)
@@ -108,10 +114,23 @@ def tabulate(
             columns.table(
                 slice(start, stop), model=models[model[row]],
                 task=names[task_of[problem[row]]], temperature=float(temperature[row]),
-                max_tokens=int(cap[row]),
+                max_tokens=int(cap[row]) or max(int(columns.tokens[start:stop].max()), 1),
             )
         )  # fmt: skip
     return tables
+
+
+def _check_known(output_tokens: IntArray, model: IntArray, models: Sequence[str]) -> None:
+    """Refuse draws whose length is not known: nothing says what one costs."""
+    unknown = output_tokens < 0
+    if unknown.any():
+        index = int(model[unknown][0])
+        count = int((unknown & (model == index)).sum())
+        raise NotMeasuredError(
+            f"{count:,} imported draws of model {models[index]!r} have no token count, so "
+            "that nothing says what a draw costs; import them into a fresh workspace with "
+            "a column tokens, or with --tokens N for a rough figure"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -53,7 +53,7 @@ def fit_laws(
         progress: Told what is being fitted, and what could not be.
 
     Raises:
-        NotMeasuredError: No samples of a target, or no machine's ceilings.
+        NotMeasuredError: No samples of a target, or no ceilings of a machine that measured.
         InputError: No targets or problems, or a task that mixes verifiers.
         FitError: A fit did not converge.
     """
@@ -93,7 +93,10 @@ def fit_laws(
     tell("coverage, voting and selection")
     cells = fit_cells(measured, classes, rng)
     tell("latency")
-    ceilings = _ceilings(machines, timings)
+    # draws that were all imported come without a machine: FLOP are known, eFLOP are not
+    elsewhere = machines.empty and not (samples["source"] == "measured").any()
+    ceilings = None if elsewhere else _ceilings(machines, timings)
+    _tell_unknown(samples, names, tell)
     latency = _latency_laws(timings, machines, targets, tell)
     tell("held-out error")
     whole = [m for m in measured if m.cap_rank == 0]
@@ -109,13 +112,27 @@ def fit_laws(
         seed=seed,
         provenance=_provenance(store.rows_sha256(), samples),
         reference_batch=reference_batch,
-        intensity_flop_per_byte=ceilings.flop_per_s / ceilings.bytes_per_s,
+        intensity_flop_per_byte=(
+            None if ceilings is None else ceilings.flop_per_s / ceilings.bytes_per_s
+        ),
         stop_confidence=stop_confidence,
         tasks=tuple(task_laws),
         models=tuple(_model_law(target, latency.get(target.name)) for target in targets),
         cells=tuple(cells),
         holdout=tuple(holdout),
     )
+
+
+def _tell_unknown(
+    samples: pd.DataFrame, names: Sequence[str], tell: Callable[[str], None]
+) -> None:
+    """Say of which models the cost of prompts was not imported."""
+    without = samples.loc[samples["prompt_tokens"].isna(), "model"].unique()
+    if listed := [name for name in names if name in without]:
+        tell(
+            f"note: prompt tokens of {', '.join(listed)} were not imported and count as "
+            "none: budgets are for what the models write"
+        )
 
 
 def _verifiers(problems: Sequence[Problem]) -> dict[str, str]:

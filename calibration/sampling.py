@@ -9,7 +9,7 @@ that was not.
 import hashlib
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,8 @@ from planner.verifiers import get_verifier
 
 Scorer = Callable[[Sequence[str], Sequence[str]], Array]  # prompts, texts -> log-odds
 Progress = Callable[[int, int], None]  # draws made, draws to make in all
+
+DrawsOf = Mapping[tuple[str, float], int]  # of a problem_id at a temperature
 
 BLOCK = 8
 _ATTEMPTS = 4  # of a request that a server fails, before the run gives up
@@ -46,10 +48,11 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPlan:
-    """What to draw of each model."""
+    """What to draw of a model."""
 
     problems: tuple[Problem, ...]
     n_samples: int
+    n_of: DrawsOf | None = None  # draws of each problem, where not n_samples for all
     temperatures: tuple[float, ...]
     max_tokens: int
     top_p: float
@@ -66,7 +69,17 @@ class SamplingPlan:
     @property
     def n_draws(self) -> int:
         """Draws of one model in all."""
-        return len(self.problems) * len(set(self.temperatures)) * self.n_samples
+        return sum(
+            self.draws_of(problem, temperature)
+            for problem in self.problems
+            for temperature in set(self.temperatures)
+        )
+
+    def draws_of(self, problem: Problem, temperature: float) -> int:
+        """Draws to have of a problem at a temperature."""
+        if self.n_of is None:
+            return self.n_samples
+        return self.n_of.get((problem.problem_id, temperature), 0)
 
     def missing(self, store: Store, model: str) -> list[Block]:
         """Blocks of draws of a model that the store lacks, in order of the problems.
@@ -88,8 +101,9 @@ class SamplingPlan:
         for problem in self.problems:
             for temperature in dict.fromkeys(self.temperatures):
                 drawn = have[problem.problem_id, temperature]
-                for first in range(0, self.n_samples, BLOCK):
-                    indices = range(first, min(first + BLOCK, self.n_samples))
+                n = self.draws_of(problem, temperature)
+                for first in range(0, n, BLOCK):
+                    indices = range(first, min(first + BLOCK, n))
                     wanted = tuple(d for d in indices if d not in drawn)
                     if wanted:
                         blocks.append(Block(problem, temperature, first // BLOCK, wanted))
@@ -128,6 +142,7 @@ def sample(
     top_p: float,
     seed: int,
     machine: str,
+    n_of: DrawsOf | None = None,
     scorer: Scorer | None = None,
     progress: Progress | None = None,
     chunk_problems: int = 32,
@@ -146,6 +161,8 @@ def sample(
         top_p: Nucleus of the sampling.
         seed: Fixes the draws.
         machine: Id of the machine that runs the engine.
+        n_of: Draws of each problem and temperature, at most n_samples, in place of
+            n_samples for all; none of those it does not name.
         scorer: Gives a text's score; None leaves scores empty.
         progress: Called with draws made and draws to make, at first and after each draw.
         chunk_problems: Problems in flight at once.
@@ -161,7 +178,7 @@ def sample(
     """
     plan = SamplingPlan(
         problems=tuple(problems), n_samples=n_samples, temperatures=tuple(temperatures),
-        max_tokens=max_tokens, top_p=top_p, seed=seed,
+        max_tokens=max_tokens, top_p=top_p, seed=seed, n_of=n_of,
     )  # fmt: skip
     for problem in plan.problems:
         get_verifier(problem.verifier)  # an unknown one is refused before anything is paid

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import duckdb
 import pandas as pd
@@ -45,6 +45,11 @@ class Column(NamedTuple):
     kind: type  # str, int, float or bool
     optional: bool  # None is a value of it
 
+    @property
+    def nullable_int(self) -> bool:
+        """Whether a frame needs pandas' integers that may be missing."""
+        return self.kind is int and self.optional
+
     def takes(self, value: object) -> bool:
         """Whether a row may hold the value."""
         if value is None:
@@ -57,7 +62,8 @@ class Column(NamedTuple):
 
 
 def _column(hint: Any) -> Column:
-    optional = get_origin(hint) is types.UnionType and type(None) in get_args(hint)
+    # a Literal with None is a Union of typing, all else is one of the language
+    optional = get_origin(hint) in (types.UnionType, Union) and type(None) in get_args(hint)
     if optional:
         hint = next(a for a in get_args(hint) if a is not type(None))
     return Column(str if get_origin(hint) is Literal else hint, optional)
@@ -76,13 +82,31 @@ SCHEMAS: dict[Dataset, dict[str, Column]] = {
 def _frame(
     schema: dict[str, Column], rows: Sequence[Sample | Timing | Machine] = ()
 ) -> pd.DataFrame:
-    """Rows as columns of the schema's types; None becomes NaN."""
+    """Rows as columns of the schema's types; None becomes NaN, of an int NA."""
     return pd.DataFrame(
         {
-            name: pd.Series([getattr(row, name) for row in rows], dtype=_DTYPE[column.kind])
+            name: pd.Series(
+                [getattr(row, name) for row in rows],
+                dtype="Int64" if column.nullable_int else _DTYPE[column.kind],
+            )
             for name, column in schema.items()
         }
     )
+
+
+def _fetch(found: Any, schema: dict[str, Column]) -> pd.DataFrame:
+    """The frame of a DuckDB relation; whole numbers stay whole where some are null."""
+    names = [name for name, column in schema.items() if column.nullable_int]
+    if not names:
+        frame: pd.DataFrame = found.df()
+        return frame
+    filled = ", ".join(f"coalesce({name}, 0) AS {name}" for name in names)
+    nulls = "".join(f", {name} IS NULL AS {name}_is_null" for name in names)
+    frame = found.project(f"* REPLACE ({filled}){nulls}").df()
+    for name in names:
+        null = frame.pop(f"{name}_is_null").to_numpy(dtype=bool)
+        frame[name] = pd.arrays.IntegerArray(frame[name].to_numpy(dtype="int64"), null)
+    return frame
 
 
 class Store:
@@ -258,8 +282,7 @@ class Store:
                     raise _damaged(part, f"is not Parquet ({error})") from None
                 if list(zip(found.columns, map(str, found.types), strict=True)) != expected:
                     raise _damaged(part, f"does not hold the columns of {dataset}")
-            frame: pd.DataFrame = connection.read_parquet([str(p) for p in parts]).df()
-        return frame
+            return _fetch(connection.read_parquet([str(p) for p in parts]), schema)
 
     def _parts(self, dataset: Dataset) -> list[Path]:
         return [part for _, part in self._numbered(dataset)]

@@ -139,7 +139,8 @@ class Laws(Frozen):
     seed: int
     provenance: Provenance
     reference_batch: int  # decode batch that weight reads are shared over; an assumption
-    intensity_flop_per_byte: float  # of the machine: eFLOP = FLOP + intensity x bytes
+    # of the machine: eFLOP = FLOP + intensity x bytes; None: all draws were imported
+    intensity_flop_per_byte: float | None
     stop_confidence: float  # of self_consistency's early stop, as the curves assume it
     tasks: tuple[TaskLaw, ...]
     models: tuple[ModelLaw, ...]

@@ -58,7 +58,7 @@ class CostModel:
     architecture: Architecture | None
     prices: Prices | None
     latency: LatencyLaw | None
-    intensity_flop_per_byte: float
+    intensity_flop_per_byte: float | None  # None: no machine was measured
     reference_batch: int
 
     def of_draws(self, prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> Array:
@@ -89,7 +89,8 @@ class CostModel:
                 self.architecture, prompt, output, batch=self.reference_batch
             )
             table[:, 3], table[:, 4] = flop, moved
-            table[:, 5] = flop + self.intensity_flop_per_byte * moved
+            if self.intensity_flop_per_byte is not None:
+                table[:, 5] = flop + self.intensity_flop_per_byte * moved
         return table
 
     def of_draw(self, prompt_tokens: int, output_tokens: int) -> Cost:

@@ -1,28 +1,48 @@
 """Coverage beyond the draws made: pass@k of every cell of a table of counts.
 
-This thin version fits the pooled beta-binomial; see `fit_coverage`.
+Each cell's success rates follow a shape (`planner.models.shapes`) whose prior the other
+cells of the benchmark inform (`planner.models.pooling`); what other models did on a problem
+says how this one will do (`planner.models.pairing`). A forecast averages over all shapes
+that the counts allow, so that its interval holds both hopeless and merely hard problems.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.models.counts import CountTable
-from planner.models.coverage import CoverageLaw, fit_pooled
+from planner.models.counts import CountTable, IntArray
+from planner.models.coverage import none_correct
 from planner.models.errors import InputError
+from planner.models.importance import Points, explore
+from planner.models.pairing import (
+    Seen,
+    ease_from_others,
+    given_ease,
+    loading_of,
+    log_likelihood,
+)
+from planner.models.pooling import CENTRE, COVARIANCE, log_prior_alone, pool
 from planner.models.prediction import Array, Prediction
+from planner.models.shapes import Shapes, X, binomial
 
-_DRAWS = 1000
+_DRAWS = 400
+_POINTS = 512  # shapes a cell's posterior is made of
+_ROUNDS = 2  # of learning the ease of problems and the shapes from each other
+_MOST_PAIRS = 1500  # distinct (c, n) of a cell; pairing more would take too much memory
 
 
 @dataclass(frozen=True, eq=False)
 class CoverageForecast:
     """What one cell's problems, and others of their kind, will show at k draws."""
 
-    law: CoverageLaw
-    n_correct: Array  # (n_problems,)
-    n_samples: Array
+    shapes: Shapes
+    share: Array  # (n_shapes,), posterior of each
+    n_correct: IntArray  # (n_problems,)
+    n_samples: IntArray
+    ease: Array | None  # (n_problems, 17), by the other cells' draws; None: no pairing
+    loading: float
 
     def predict(
         self, k: ArrayLike, rng: np.random.Generator, *, size: int = _DRAWS
@@ -32,7 +52,12 @@ class CoverageForecast:
         Raises:
             InputError: k below 1.
         """
-        return self._predict(k, rng, size, None)
+        points = _checked(k)
+        columns = [
+            -np.expm1(-np.outer(points, rates)).mean(axis=1)
+            for rates in self._rates(rng, size)
+        ]
+        return Prediction(np.array(columns), "1", points > self.n_samples.max())
 
     def predict_measured(
         self, k: ArrayLike, n: int, rng: np.random.Generator, *, size: int = _DRAWS
@@ -44,24 +69,43 @@ class CoverageForecast:
         Raises:
             InputError: k below 1 or above n, or n below the draws made.
         """
-        return self._predict(k, rng, size, n)
+        points = _checked(k)
+        if points.max(initial=1) > n or self.n_samples.max() > n:
+            raise InputError(f"of n = {n} draws k = {points.max():g} cannot be read")
+        total, further = np.full(len(self.n_correct), float(n)), n - self.n_samples
+        rows = []
+        for rates in self._rates(rng, size):
+            c = self.n_correct + rng.binomial(further, -np.expm1(-rates))
+            counts, times = np.unique(c, return_counts=True)
+            none = none_correct(counts.astype(float), total[: len(counts)], points)
+            rows.append(1 - times @ none / len(c))
+        return Prediction(np.array(rows), "1", points > self.n_samples.max())
 
     def predict_new(
         self, k: ArrayLike, rng: np.random.Generator, *, size: int = _DRAWS
     ) -> Prediction:
         """Mean coverage over new problems of the same kind."""
-        return self.law.predict(k, rng, size=size)
+        points = _checked(k)
+        chosen = self.shapes.take(rng.choice(len(self.share), size, p=self.share))
+        return Prediction(1 - chosen.unsolved(points), "1", points > self.n_samples.max())
 
-    def _predict(
-        self, k: ArrayLike, rng: np.random.Generator, size: int, n: int | None
-    ) -> Prediction:
-        points = np.atleast_1d(np.asarray(k, dtype=float))
-        if points.size and points.min() < 1:
-            raise InputError(f"coverage needs k >= 1, got {points.min():g}")
-        a, b = self.law.shapes(rng, size)
-        p = rng.beta(a + self.n_correct, b + self.n_samples - self.n_correct)
-        draws = np.stack([1 - ((1 - p) ** x).mean(axis=1) for x in points], axis=1)
-        return Prediction(draws, "1", points > self.n_samples.max())
+    def _rates(self, rng: np.random.Generator, size: int) -> Iterator[Array]:
+        """Draws of every problem's -log(1 - p), each (n_problems,)."""
+        pairs, index = _pairs(self.n_correct, self.n_samples)
+        like = np.concatenate([(pairs[:, 0] == 0)[None], binomial(*pairs.T)])
+        grid = np.concatenate([[0.0], X])
+        for s in rng.choice(len(self.share), size, p=self.share):
+            u = rng.random(len(index))
+            one = self.shapes.take(np.array([s]))
+            if self.ease is None:
+                weight = np.concatenate([one.hopeless, one.weight[0]])
+                upto = np.cumsum(weight[:, None] * like, axis=0).T[index]
+            else:
+                by_ease = given_ease(one, self.loading)
+                weight = np.column_stack([by_ease.hopeless, by_ease.weight])
+                upto = np.cumsum((self.ease @ weight) * like.T[index], axis=1)
+            at = np.sum(upto < (u * upto[:, -1])[:, None], axis=1)
+            yield np.asarray(grid[np.minimum(at, len(X))])
 
 
 def fit_coverage(table: CountTable) -> tuple[CoverageForecast, ...]:
@@ -70,10 +114,99 @@ def fit_coverage(table: CountTable) -> tuple[CoverageForecast, ...]:
     Returns:
         One forecast a cell, in the order of the table's cells.
     """
-    laws = fit_pooled(table.n_correct, table.n_samples, table.cell, table.benchmark)
-    return tuple(
+    forecasts: dict[int, CoverageForecast] = {}
+    for group in np.unique(table.benchmark):
+        members = np.flatnonzero(table.benchmark == group)
+        cells = [_Cell.of(table, int(m)) for m in members]
+        forecasts.update(zip(members.tolist(), _fit_together(cells), strict=True))
+    return tuple(forecasts[i] for i in range(table.n_cells))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    n_correct: IntArray
+    n_samples: IntArray
+    seen: Seen
+    weight: Array  # (n_pairs,), problems of each pair
+    points: Points
+    shapes: Shapes
+    likely: Array  # (n_points,), log likelihood without the other cells
+
+    @classmethod
+    def of(cls, table: CountTable, cell: int) -> "_Cell":
+        rows = table.rows(cell)
+        c, n = table.n_correct[rows], table.n_samples[rows]
+        pairs, index = _pairs(c, n)
+        like, none = binomial(*pairs.T), (pairs[:, 0] == 0).astype(float)
+        weight = np.bincount(index).astype(float)
+
+        def log_like(shapes: Shapes) -> Array:
+            likely = np.log(np.maximum(shapes.likelihood(like, none), 1e-300))
+            return np.asarray(likely @ weight)
+
+        def log_target(theta: Array) -> Array:
+            return log_like(Shapes.of(theta)) + log_prior_alone(theta)
+
+        points = explore(log_target, CENTRE, COVARIANCE, _POINTS)
+        shapes = Shapes.of(points.x)
+        problem = table.problem[rows]
+        return cls(
+            c, n, Seen(like, none, index, problem), weight, points, shapes,
+            log_like(shapes),
+        )  # fmt: skip
+
+    @property
+    def log_mean(self) -> float:
+        """Log pass@1, with half a draw each way."""
+        return float(np.log((self.n_correct.sum() + 0.5) / (self.n_samples.sum() + 1)))
+
+
+def _fit_together(cells: list[_Cell]) -> list[CoverageForecast]:
+    points = [cell.points for cell in cells]
+    log_mean = float(np.mean([cell.log_mean for cell in cells]))
+    share = pool(points, [cell.likely for cell in cells], log_mean)
+    seen = _on_common_problems([cell.seen for cell in cells])
+    paired = len(cells) > 1 and max(len(c.weight) for c in cells) <= _MOST_PAIRS
+    loading, ease = 0.0, []
+    if paired:
+        loading = loading_of(_means(cells, share), seen)
+    for _ in range(_ROUNDS if loading else 0):
+        ease = ease_from_others(_means(cells, share), seen, loading)
+        likely = [
+            log_likelihood(cell.shapes, own, others, loading)
+            for cell, own, others in zip(cells, seen, ease, strict=True)
+        ]
+        share = pool(points, likely, log_mean)
+    return [
         CoverageForecast(
-            law, table.n_correct[rows].astype(float), table.n_samples[rows].astype(float)
+            cell.shapes, share[i], cell.n_correct, cell.n_samples,
+            ease[i] if loading else None, loading,
         )
-        for law, rows in ((laws[i], table.rows(i)) for i in range(table.n_cells))
-    )
+        for i, cell in enumerate(cells)
+    ]  # fmt: skip
+
+
+def _means(cells: list[_Cell], share: list[Array]) -> list[Shapes]:
+    return [cell.shapes.mean(s) for cell, s in zip(cells, share, strict=True)]
+
+
+def _on_common_problems(seen: list[Seen]) -> list[Seen]:
+    """The same, with problems numbered from 0."""
+    _, number = np.unique(np.concatenate([s.problem for s in seen]), return_inverse=True)
+    ends = np.cumsum([len(s.problem) for s in seen])[:-1]
+    return [
+        s._replace(problem=p) for s, p in zip(seen, np.split(number, ends), strict=True)
+    ]
+
+
+def _pairs(c: IntArray, n: IntArray) -> tuple[Array, IntArray]:
+    """Distinct (c, n), (n_pairs, 2), and which each problem has."""
+    pairs, index = np.unique(np.stack([c, n], axis=1), axis=0, return_inverse=True)
+    return pairs.astype(float), np.asarray(index.reshape(-1), dtype=np.int64)
+
+
+def _checked(k: ArrayLike) -> Array:
+    points = np.atleast_1d(np.asarray(k, dtype=float))
+    if points.size and not points.min() >= 1:
+        raise InputError(f"coverage needs k >= 1, got {points.min():g}")
+    return points

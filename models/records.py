@@ -33,31 +33,35 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One graded draw: a row of `measurements/samples`."""
+    """One graded draw: a row of `measurements/samples`.
+
+    None, and an empty prompt or text, is what the file of an imported draw did not tell;
+    draws made here know all but score and logprob.
+    """
 
     model: str
     task: str
     problem_id: str
     prompt: str
     temperature: float
-    top_p: float
-    max_tokens: int
+    top_p: float | None
+    max_tokens: int | None
     draw: int  # index among the draws of this (model, problem, temperature)
-    seed: int
+    seed: int | None
     text: str
     answer: str  # extracted by the verifier; "" when there is none
     correct: bool
     score: float | None  # of a scored verifier, a log-odds; None when not scored
-    finish_reason: FinishReason
-    prompt_tokens: int
-    output_tokens: int
-    ttft_s: float
-    latency_s: float
+    finish_reason: FinishReason | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    ttft_s: float | None
+    latency_s: float | None
     logprob: float | None  # sum over the output tokens, nats
-    engine: str  # "embedded 0.1.0"
-    machine: str  # id of a row of `measurements/machines`
+    engine: str  # "embedded 0.1.0", "imported from runs.jsonl"
+    machine: str  # id of a row of `measurements/machines`; "import ..." names a file
     source: Source
-    measured_at: str  # ISO 8601, UTC
+    measured_at: str  # ISO 8601, UTC; imported where the file has no date
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,31 @@ from planner.prompt_run import Scorer
 from planner.running import open_scorer
 
 if TYPE_CHECKING:
+    from planner.calibration.sampling import DrawsOf
+    from planner.calibration.spending import Spending
     from planner.calibration.store import Store
 
 _FREE_BYTES = 50e6  # a calibration writes a few megabytes; less than this is a full disk
 
 
 def run_calibrate(
-    folder: Path, *, n_samples: int | None, only: Sequence[str], timings: bool
+    folder: Path,
+    *,
+    n_samples: int | None,
+    only: Sequence[str],
+    timings: bool,
+    until_width: float | None = None,
+    at: int | None = None,
 ) -> None:
     """Draw and time what the store lacks, model by model.
+
+    Args:
+        folder: Of the workspace.
+        n_samples: Draws of each problem, model and temperature; None: the config's.
+        only: Names of models; all by default.
+        timings: Whether to time steps too.
+        until_width: Of the 90 % interval to draw until; None draws n_samples of each.
+        at: Draws whose coverage is to be known; None: the most that a plan may use.
 
     Raises:
         InputError: The config, or a name in `only`, cannot be used.
@@ -43,8 +60,13 @@ def run_calibrate(
     machine = describe_machine()
     store.append_machine(machine)
     made = 0
+    if until_width is not None:
+        made = _sample_until(
+            store, targets, workspace, machine.machine, scorer, n_samples, until_width, at
+        )
     for target in targets:
-        made += _sample(store, target, workspace, machine.machine, scorer, n_samples)
+        if until_width is None:
+            made += _sample(store, target, workspace, machine.machine, scorer, n_samples)
         if timings:
             _time(store, target, machine.machine)
     total = len(store.samples())
@@ -90,6 +112,7 @@ def _sample(
     machine: str,
     scorer: Scorer | None,
     n_samples: int | None,
+    n_of: "DrawsOf | None" = None,
 ) -> int:
     from planner.calibration.sampling import sample
 
@@ -108,9 +131,60 @@ def _sample(
             top_p=settings.top_p,
             seed=settings.seed,
             machine=machine,
+            n_of=n_of,
             scorer=scorer,
             progress=update,
         )
+
+
+def _sample_until(
+    store: "Store",
+    targets: Sequence[ModelTarget],
+    workspace: Workspace,
+    machine: str,
+    scorer: Scorer | None,
+    n_samples: int | None,
+    until_width: float,
+    at: int | None,
+) -> int:
+    """Draw where it narrows the interval most, until it is narrow enough; draws made."""
+    from planner.calibration.cells import BEYOND
+    from planner.calibration.rounds import sample_until
+    from planner.calibration.sampling import SamplingPlan
+
+    settings = workspace.config().sampling
+    plan = SamplingPlan(
+        problems=workspace.problems(), n_samples=n_samples or settings.n_samples,
+        temperatures=settings.temperatures, max_tokens=settings.max_tokens,
+        top_p=settings.top_p, seed=settings.seed,
+    )  # fmt: skip
+    named = {target.name: target for target in targets}
+
+    def draw(model: str, n_of: "DrawsOf") -> int:
+        if not replace(plan, n_of=n_of).missing(store, model):
+            return 0  # an engine takes long to open
+        return _sample(
+            store, named[model], workspace, machine, scorer, plan.n_samples, n_of
+        )
+
+    def tell(spending: "Spending", total: int) -> None:
+        now, to_come = spending.widest, int(spending.add.sum())
+        what = f"coverage at {now.k:,} draws" if now.k > 1 else "accuracy of one draw"
+        rest = f", next {to_come:,}" if to_come else ""
+        warn(
+            f"{what}: {now.low:.3f} to {now.high:.3f}, width {now.value:.3f} "
+            f"(target {until_width:g}) after {total:,} draws{rest}"
+        )
+        if not to_come and not spending.reached:
+            warn(
+                f"note: every problem has {plan.n_samples} draws and the interval is "
+                "wider than its target; raise --n-samples to go on"
+            )
+
+    return sample_until(
+        store, plan, list(named), draw, until_width=until_width, tell=tell,
+        ks=sorted({1, at or BEYOND * plan.n_samples}),
+    )  # fmt: skip
 
 
 def _time(store: "Store", target: ModelTarget, machine: str) -> None:
@@ -147,12 +221,14 @@ def run_fit(folder: Path, *, seed: int) -> None:
     workspace = Workspace(folder)
     targets, problems = workspace.targets(), workspace.problems()
     from planner.calibration.fit import fit_laws
+    from planner.calibration.importers import with_imported
     from planner.calibration.store import Store
 
+    store = Store(workspace.measurements)
     laws = fit_laws(
-        Store(workspace.measurements),
+        store,
         targets=targets,
-        problems=problems,
+        problems=with_imported(problems, store),
         seed=seed,
         progress=warn,
     )

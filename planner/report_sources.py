@@ -33,7 +33,9 @@ def provenance(
         ),
         (
             "intensity of the machine",
-            f"{laws.intensity_flop_per_byte:.3g} FLOP/byte",
+            "not known"
+            if laws.intensity_flop_per_byte is None
+            else f"{laws.intensity_flop_per_byte:.3g} FLOP/byte",
             badge(kept.source),
             "matmul rate over memory bandwidth; eFLOP = FLOP + intensity \u00d7 bytes",
         ),

@@ -30,6 +30,7 @@ _COLUMNS = (
     "model", "prompt", "temperature", "top_p", "max_tokens", "draw", "engine",
     "text", "finish_reason", "prompt_tokens", "output_tokens", "ttft_s", "latency_s",
 )  # fmt: skip
+_COSTS = ("prompt_tokens", "output_tokens", "ttft_s", "latency_s")
 _SPECIAL_TOKENS = 8  # beyond the text of a prompt that was not recorded
 
 _Setting = tuple[str, float, float]  # prompt, temperature, top_p
@@ -68,6 +69,12 @@ class RecordedEngine:
         self._engines = ", ".join(sorted(map(str, mine["engine"].unique())))
         self._pools: dict[_Setting, list[_Recorded]] = defaultdict(list)
         self._prompt_tokens: dict[str, int] = {}
+        mine = mine.dropna(subset=["top_p", "max_tokens", *_COSTS])
+        if mine.empty:
+            raise InputError(
+                f"{where}: the imported samples of model {name!r} lack settings, tokens or "
+                "times, so that they cannot be replayed; give another engine"
+            )
         whole = mine[mine["finish_reason"] != "cancelled"].sort_values(
             "draw", kind="stable"
         )

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from planner.calibration.reference.tasks import is_held_out
-from planner.calibration.sampling import BLOCK, SamplingPlan, sample
+from planner.calibration.rounds import sample_until
+from planner.calibration.sampling import BLOCK, DrawsOf, SamplingPlan, sample
+from planner.calibration.spending import Spending
 from planner.calibration.store import Store
 from planner.calibration.suites import level_counts, reference_problems
 from planner.engines.base import Engine, Finished, Request, Session
@@ -203,6 +205,80 @@ def test_a_server_that_stays_down_ends_the_run(engine, store, alone):
         sample(store, down, PROBLEMS, **{**SETTINGS, "sleep": waits.append})
     assert waits == [0.5, 1.0, 2.0]
     assert store.samples().empty
+
+
+MOST = 40  # draws of a problem, when drawing in rounds
+
+
+def until(store: Store, engine: Engine, width: float, **changed: Any) -> list[Spending]:
+    """Draw in rounds; what each round decided."""
+    settings = {**SETTINGS, "n_samples": MOST, "temperatures": (0.0, 1.0), **changed}
+    plan = SamplingPlan(
+        problems=PROBLEMS,
+        **{name: settings[name] for name in SamplingPlan.__dataclass_fields__
+           if name in settings},
+    )  # fmt: skip
+    rounds: list[Spending] = []
+
+    def draw(model: str, n_of: DrawsOf) -> int:
+        return sample(store, engine, PROBLEMS, n_of=n_of, **settings)
+
+    sample_until(
+        store, plan, [engine.model], draw, ks=[1, 80], until_width=width,
+        tell=lambda spending, total: rounds.append(spending),
+    )  # fmt: skip
+    return rounds
+
+
+def test_rounds_end_when_the_interval_is_narrow(engine, store):
+    loose = until(store, engine, 0.95)
+    counts = store.samples().groupby(["temperature", "problem_id"]).size()
+    assert loose[-1].reached
+    assert set(counts[0.0]) == {1}  # greedy draws are all alike
+    assert set(counts[1.0]) == {BLOCK}
+    tight = until(store, engine, 1e-6)
+    assert not tight[-1].reached
+    assert len(tight) > 2
+    counts = store.samples().groupby(["temperature", "problem_id"]).size()
+    assert set(counts[1.0]) == {MOST}
+    assert not store.samples().duplicated(DRAW).any()
+
+
+@pytest.mark.parametrize("poll", [1, 40, 90])
+def test_rounds_cut_short_go_on_and_repeat_nothing(engine, store, poll):
+    cut = Flaky(engine, {poll: KeyboardInterrupt()}, alone=False)
+    with pytest.raises(KeyboardInterrupt):
+        until(store, cut, 1e-6, n_samples=24)
+    kept = texts(store)
+    again = Flaky(engine, {}, alone=False)
+    until(store, again, 1e-6, n_samples=24)
+    whole = texts(store)
+    assert kept.items() <= whole.items()
+    assert not store.samples().duplicated(DRAW).any()
+    assert sum(request.n for request in again.requested) < len(whole)
+    watched = Flaky(engine, {}, alone=False)
+    until(store, watched, 1e-6, n_samples=24)
+    assert watched.requested == []
+
+
+def test_rounds_of_the_same_seed_are_the_same(engine, store, tmp_path):
+    other = Store(tmp_path / "other")
+    for where in (store, other):
+        until(where, engine, 0.3, n_samples=24)
+    assert texts(store) == texts(other)
+
+
+def test_rounds_finish_a_block_that_was_begun(engine, store):
+    sample(store, engine, PROBLEMS, **{**SETTINGS, "n_samples": 11, "temperatures": (1.0,)})
+    until(store, engine, 0.95)
+    assert set(store.samples().query("temperature > 0").groupby("problem_id").size()) == {
+        16
+    }
+
+
+def test_rounds_need_a_temperature(engine, store):
+    with pytest.raises(InputError, match="above 0"):
+        until(store, engine, 0.1, temperatures=(0.0,))
 
 
 def test_scores_belong_to_their_texts(engine, store):

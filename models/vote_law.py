@@ -1,0 +1,240 @@
+"""Majority votes of any number of draws (self-consistency, arXiv:2203.11171), forecast.
+
+Answer distributions of all problems, seen and unseen answers alike, are drawn from their
+posterior (`answers`), and put to the vote. The most voted answer wins; of equals the one
+whose first vote came earliest, which in a random order is each of them equally often. As N
+grows the vote tends to the *modal ceiling*, the share of problems whose likeliest answer is
+right: reached soon where the lead is wide (`vote_error_bound`), and from above where easy
+problems settle before hard ones turn wrong (`two_class_vote`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.models.answers import AnswerLaw, count_answers, fit_answers
+from planner.models.coverage import WEAK_PRIOR, CoverageLaw
+from planner.models.errors import FitError, InputError
+from planner.models.lengths import Recorded
+from planner.models.prediction import Array, Prediction
+from planner.models.vote_race import Side, run_votes
+from planner.models.vote_theory import effective_votes
+from planner.models.vote_weights import SideWeights, VoteWeights
+
+_ROWS = 1 << 17  # posterior draws of one problem's answers, all problems together
+_MIN_DRAWS, _MAX_DRAWS = 100, 1000
+_BATCH = 1024  # rows drawn at once
+_REPEAT = 4  # every so many posterior draws are put to the vote twice, to see its luck
+_UNKNOWN = 0.25  # problems always right, and as many never, added to a population
+
+
+@dataclass(frozen=True, eq=False)
+class VoteLaw:
+    """A fitted law of one table's votes."""
+
+    answers: AnswerLaw
+    silent: CoverageLaw | None  # share of draws without an answer; None if all answer
+    weights: VoteWeights | None  # of the votes; None if all count alike
+    n_max: int  # draws a problem behind the fit
+
+    @classmethod
+    def fit(cls, recorded: Recorded, weight: Array | None = None) -> Self:
+        """Fit one table by itself; arguments and errors are those of `fit_votes`."""
+        law = fit_votes([recorded], None if weight is None else [weight])[0]
+        return cls(law.answers, law.silent, law.weights, law.n_max)
+
+    def predict(
+        self, n: ArrayLike, rng: np.random.Generator, *, rho: float = 0.0
+    ) -> Prediction:
+        """Expected accuracy of the vote of n new draws on these very problems.
+
+        Args:
+            n: Draws of each vote, 1 or more.
+            rng: For the posterior.
+            rho: Correlation of the draws of one vote, see `vote_correlation`; 0 for draws
+                made independently.
+
+        Raises:
+            InputError: n below 1, or rho outside [0, 1].
+        """
+        points = _points(n)
+        wins, noise = self._votes(effective_votes(points, rho), rng, measured=False)
+        return Prediction(
+            _without_noise(wins.mean(axis=1), noise), "1", points > self.n_max
+        )
+
+    def predict_measured(self, n: ArrayLike, rng: np.random.Generator) -> Prediction:
+        """What the vote of these problems will read once n draws of each are made.
+
+        The draws behind the fit are among the n. One vote a problem, so that the interval
+        holds the luck of the vote.
+
+        Raises:
+            InputError: n below the draws made.
+        """
+        points = _points(n)
+        if points.min(initial=np.inf) < self.n_max:
+            raise InputError(f"{self.n_max} draws are made; n must not be smaller")
+        wins, _ = self._votes(points, rng, measured=True)
+        return Prediction(wins.mean(axis=1), "1", points > self.n_max)
+
+    def predict_new(
+        self, n: ArrayLike, rng: np.random.Generator, *, rho: float = 0.0
+    ) -> Prediction:
+        """Expected accuracy on new problems of the same kind (Bayesian bootstrap).
+
+        Raises:
+            InputError: As `predict`.
+        """
+        points = _points(n)
+        wins, _ = self._votes(effective_votes(points, rho), rng, measured=False)
+        return Prediction(_population(wins, rng), "1", points > self.n_max)
+
+    def ceiling(self, rng: np.random.Generator) -> Prediction:
+        """Modal ceiling: share of these problems whose likeliest answer is right."""
+        return self.predict([np.inf], rng)
+
+    def _votes(
+        self, points: Array, rng: np.random.Generator, measured: bool
+    ) -> tuple[Array, Array]:
+        """Whether the vote is right, and the variance of its mean that is luck.
+
+        Returns:
+            (S, P, n_points), posterior draws by problem; and (n_points,).
+        """
+        counts = self.answers.counts
+        problems = len(counts.silent)
+        size = int(np.clip(_ROWS // problems, _MIN_DRAWS, _MAX_DRAWS))
+        chains = int(np.clip(_BATCH // problems, 1, size))
+        steps = -(-size // chains)
+        made = counts.n_right + counts.n_wrong + counts.silent
+        begun = np.tile(made if measured else np.zeros(problems), chains)[:, None]
+        sums_right, sums_wrong = counts.right, counts.wrong
+        own_right = own_wrong = None
+        if self.weights is not None:
+            own_right, own_wrong = self.weights.right, self.weights.wrong
+            sums_right, sums_wrong = own_right.total, own_wrong.total
+        order = np.argsort(points)
+        wins = np.empty((steps, chains * problems, len(points)))
+        luck = np.zeros(len(points))
+        for step, shares in zip(
+            range(steps), self.answers.draws(rng, chains), strict=False
+        ):
+            answering = 1 - self._silent(rng, chains)
+            right, wrong = (
+                _side(share * answering, rest * answering[..., 0], sums * measured, w, rng)
+                for share, rest, sums, w in (
+                    (shares.right, shares.rest[..., 0], sums_right, own_right),
+                    (shares.wrong, shares.rest[..., 1], sums_wrong, own_wrong),
+                )
+            )
+            # a fraction of a vote is one vote so often
+            new = np.maximum(points[order] - begun, 0.0)
+            new = np.floor(new + rng.random((len(begun), 1)))
+            first = run_votes(right, wrong, new, rng)
+            wins[step][:, order] = first
+            if not measured and step % _REPEAT == 0:
+                again = run_votes(right, wrong, new, rng)
+                luck[order] += ((first - again) ** 2).sum(axis=0)
+        luck /= 2 * -(-steps // _REPEAT) * chains * problems**2
+        return wins.reshape(steps * chains, problems, len(points)), luck
+
+    def _silent(self, rng: np.random.Generator, chains: int) -> Array:
+        """Share of draws without an answer, (chains, P, 1)."""
+        counts = self.answers.counts
+        if self.silent is None:
+            return np.zeros((chains, len(counts.silent), 1))
+        a, b = self.silent.shapes(rng, chains)
+        votes = counts.n_right + counts.n_wrong
+        return rng.beta(a + counts.silent, b + votes)[..., None]
+
+
+def fit_votes(
+    tables: Sequence[Recorded], weights: Sequence[Array] | None = None
+) -> list[VoteLaw]:
+    """Fit tables of one task at once: how answers split in one is news of the others.
+
+    Args:
+        tables: Of models, or temperatures; no draw twice.
+        weights: Of the draws of each table, (P, N), at least 0, where votes are weighted.
+
+    Raises:
+        InputError: No table, or one without a problem; a vote without weight.
+        FitError: No problem of a table with two draws that answer; weighted votes that are
+            all right, or all wrong.
+    """
+    counts = [count_answers(table) for table in tables]
+    if not counts or not all(len(c.silent) for c in counts):
+        raise InputError("a vote law needs tables of at least one problem each")
+    for i, c in enumerate(counts):
+        if (c.n_right + c.n_wrong).max() < 2:
+            raise FitError(
+                f"table {i}: no problem has two draws with an answer, which say nothing of "
+                "how far answers agree; draw at least two of each problem"
+            )
+    silent = [
+        CoverageLaw.fit(c.silent, t.n_samples, WEAK_PRIOR) if c.silent.any() else None
+        for c, t in zip(counts, tables, strict=True)
+    ]
+    fitted = [
+        None if weights is None else VoteWeights.fit(table, weights[i])
+        for i, table in enumerate(tables)
+    ]
+    return [
+        VoteLaw(law, none, weight, int(table.n_samples.max()))
+        for law, none, weight, table in zip(
+            fit_answers(counts), silent, fitted, tables, strict=True
+        )
+    ]
+
+
+def _side(
+    share: Array,
+    rest: Array,
+    begun: Array,
+    weights: SideWeights | None,
+    rng: np.random.Generator,
+) -> Side:
+    """Chains and problems as rows; `begun` is the score of the answers seen so far."""
+    chains, problems, width = share.shape
+    rows, seen = chains * problems, begun.shape[1]
+    start = np.zeros((problems, width))
+    start[:, :seen] = begun
+    if weights is None:
+        weight, spread = np.ones((rows, width + 1)), 0.0
+    else:
+        each = [weights.draw(rng, width - seen) for _ in range(chains)]
+        weight, spread = np.concatenate(each), weights.spread
+    return Side.of(
+        share.reshape(rows, width),
+        np.tile(start, (chains, 1)),
+        rest.ravel(),
+        weight,
+        spread,
+    )
+
+
+def _without_noise(draws: Array, noise: Array) -> Array:
+    """Draws of a mean, narrowed by the luck of the votes that made them."""
+    variance = draws.var(axis=0)
+    kept = np.sqrt(np.maximum(variance - noise, 0.0) / np.maximum(variance, 1e-300))
+    mean = draws.mean(axis=0)
+    return np.asarray(mean + kept * (draws - mean))
+
+
+def _population(wins: Array, rng: np.random.Generator) -> Array:
+    """Means over new problems like these, (S, n_points)."""
+    size, problems, _ = wins.shape
+    alpha = np.concatenate([np.ones(problems), [_UNKNOWN, _UNKNOWN]])
+    weight = rng.dirichlet(alpha, size)
+    return np.einsum("sp,spn->sn", weight[:, :problems], wins) + weight[:, -1:]
+
+
+def _points(n: ArrayLike) -> Array:
+    points = np.atleast_1d(np.asarray(n, dtype=float))
+    if not (points >= 1).all():
+        raise InputError(f"a vote needs n >= 1 draws, got {points.min():g}")
+    return points

@@ -1,0 +1,101 @@
+"""The vote itself: counts of draws from known answer distributions, and who wins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.models.prediction import Array
+
+_CANDIDATES = 6  # answers of a side that may win; the others are single votes
+_EXACT = 32  # new votes up to which counts are multinomial; beyond, normal and rounded
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The right answers of many problems, or the wrong ones; rows are problems."""
+
+    share: Array  # (rows, K), of all draws, answers that may win
+    begun: Array  # (rows, K), score they start with
+    rest: Array  # (rows,), share of all other answers, each drawn at most once
+    weight: Array  # (rows, K + 1), mean weight of a vote; the last of any other answer
+    spread: float  # standard deviation of a vote's weight around it
+
+    @classmethod
+    def of(
+        cls, share: Array, begun: Array, rest: Array, weight: Array, spread: float
+    ) -> "Side":
+        """Keep the answers that may win; the others join the rest."""
+        keep = min(_CANDIDATES, share.shape[1])
+        scale = np.maximum(begun.sum(axis=1, keepdims=True), 1e-300)
+        top = np.argpartition(-(share + begun / scale), keep - 1, axis=1)[:, :keep]
+        kept = np.take_along_axis(share, top, 1)
+        columns = np.concatenate([top, np.full((len(top), 1), weight.shape[1] - 1)], axis=1)
+        return cls(
+            kept, np.take_along_axis(begun, top, 1),
+            rest + np.maximum(share.sum(axis=1) - kept.sum(axis=1), 0.0),
+            np.take_along_axis(weight, columns, 1), spread,
+        )  # fmt: skip
+
+
+def run_votes(
+    right: Side, wrong: Side, new_votes: Array, rng: np.random.Generator
+) -> Array:
+    """Hold one vote in each row, and go on with it.
+
+    Args:
+        right: Right answers.
+        wrong: Wrong answers.
+        new_votes: Draws made beyond those the sides start with, (rows, n_points),
+            rising along a row; infinity asks for the winner in the long run.
+        rng: For the draws.
+
+    Returns:
+        P(the winner is right) given the counts, (rows, n_points): ties are shared.
+    """
+    k = right.share.shape[1] + 1  # columns of the right side
+    share = np.concatenate(
+        [right.share, right.rest[:, None], wrong.share, wrong.rest[:, None]], axis=1
+    )
+    silent = np.maximum(1 - share.sum(axis=1, keepdims=True), 0.0)
+    chance = np.concatenate([share, silent], axis=1)
+    chance /= chance.sum(axis=1, keepdims=True)
+    none = np.zeros((len(share), 1))
+    begun = np.concatenate([right.begun, none, wrong.begun, none], axis=1)
+    weight = np.concatenate([right.weight, wrong.weight], axis=1)
+    spread = np.where(np.arange(share.shape[1]) < k, right.spread, wrong.spread)
+    counts, made = np.zeros_like(share), np.zeros(len(share))
+    out = np.empty(new_votes.shape)
+    for j, total in enumerate(new_votes.T):
+        if np.isinf(total).all():
+            score = share * weight
+            score[:, [k - 1, -1]] = 0.0
+            out[:, j] = _right_share(score, np.ones_like(score), k)
+            continue
+        more = total - made
+        if more.max(initial=0) <= _EXACT:
+            counts += rng.multinomial(more.astype(np.int64), chance)[:, :-1]
+        else:
+            # spread of a count of N independent draws, close to normal where it can win
+            mean = more[:, None] * share
+            noise = rng.standard_normal(mean.shape) * np.sqrt(mean * (1 - share))
+            counts += np.maximum(np.rint(mean + noise), 0.0)
+        made = total
+        votes = counts.copy()
+        each = np.ones_like(votes)
+        for rest in (k - 1, -1):  # so many answers with one vote
+            each[:, rest] = counts[:, rest]
+            votes[:, rest] = np.minimum(counts[:, rest], 1.0)
+        score = votes * weight
+        if spread.any():
+            score += np.sqrt(votes) * spread * rng.standard_normal(score.shape)
+        score = begun + np.maximum(score, 0.0)
+        out[:, j] = _right_share(score, each, k)
+    return out
+
+
+def _right_share(score: Array, each: Array, k: int) -> Array:
+    """Share of the best-scored answers that are right, the first k columns; (rows,)."""
+    best = score.max(axis=1, keepdims=True)
+    winners = np.where((score == best) & (best > 0), each, 0.0)
+    total = winners.sum(axis=1)
+    return np.asarray(winners[:, :k].sum(axis=1) / np.maximum(total, 1.0))
