@@ -6,11 +6,16 @@ The truth is the unbiased pass@k of all draws. Our forecast sees all sets of a r
 once, as a user's table would be; the published laws see one set each, as published.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from planner.calibration.counts_file import NamedCounts, SetName
 from planner.models.counts import CountTable, IntArray
@@ -94,6 +99,7 @@ def backtest(
     n_train: Sequence[int] = DEFAULT_SIZES,
     redraws: int,
     seed: int,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Backtest:
     """Forecast every set from every training size, `redraws` times each.
@@ -108,6 +114,7 @@ def backtest(
         n_train: Draws a problem to fit to; sets with no more draws are left out and noted.
         redraws: How often the training draws are drawn anew.
         seed: Of every redraw; a redraw is the same whatever else is asked for.
+        workers: Processes that share the fits; the rows are the same.
         progress: Told how many fits are done, of how many.
 
     Raises:
@@ -128,33 +135,20 @@ def backtest(
     for size in sizes:
         if short := [str(s.name) for s in sets if s.n <= size]:
             notes.append(f"n_train {size}: no more draws than that, skipped: {_few(short)}")
-    runs = [(size, redraw) for size in used for redraw in range(redraws)]
-    probes = [
-        (size, redraw)
+    jobs = [_Job(size, redraw, True) for size in used for redraw in range(redraws)]
+    jobs += [
+        _Job(size, redraw, False)
         for size in _further(used[-1], most)
         for redraw in range(min(redraws, _WIDTH_REDRAWS))
     ]
-    truths = {(s.name, size): s.truth(s.points(size)) for s in sets for size in used
-              if size < s.n}  # fmt: skip
     rows: list[Row] = []
     widths: dict[tuple[SetName, int, int], list[float]] = {}
-    for done, (size, redraw) in enumerate([*runs, *probes]):
-        rng = np.random.default_rng([seed, size, redraw])
-        judged = done < len(runs)
-        drawn = [(s, s.drawn(size, rng)) for s in sets if size < s.n + (not judged)]
-        for (s, c), forecast in zip(drawn, _fitted(drawn, size), strict=True):
-            low, high = forecast.predict([s.n], rng).interval()
-            widths.setdefault((s.name, size, s.n), []).append(float(high[0] - low[0]))
-            if not judged:
-                continue
-            points = s.points(size)
-            ours = forecast.predict_measured(points, s.n, rng)
-            at = (size, redraw, points, truths[s.name, size])
-            rows += _rows(s.name, OURS, *at, ours.mean, *ours.interval())
-            for name, mean in _published(c, size, points):
-                rows += _rows(s.name, name, *at, mean)
+    for done, (fresh, seen) in enumerate(_carried_out(sets, jobs, seed, workers)):
+        rows += fresh
+        for key, width in seen:
+            widths.setdefault(key, []).append(width)
         if progress is not None:
-            progress(done + 1, len(runs) + len(probes))
+            progress(done + 1, len(jobs))
     return Backtest(
         tuple(rows),
         tuple(
@@ -163,6 +157,57 @@ def backtest(
         ),
         tuple(notes),
     )
+
+
+class _Job(NamedTuple):
+    """One fit to all sets."""
+
+    size: int
+    redraw: int
+    judged: bool  # else only the widths of the intervals are wanted
+
+
+_Done = tuple[list[Row], list[tuple[tuple[SetName, int, int], float]]]
+
+
+def _carried_out(
+    sets: Sequence[_Set], jobs: Sequence[_Job], seed: int, workers: int
+) -> Iterator[_Done]:
+    """What each job gives, in order. Fresh processes: threads share one interpreter."""
+    carry_out = partial(_carry_out, sets, seed)
+    if workers == 1:
+        yield from map(carry_out, jobs)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_leave_interrupts
+    ) as pool:
+        yield from pool.map(carry_out, jobs)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the parent, which then stops the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _carry_out(sets: Sequence[_Set], seed: int, job: _Job) -> _Done:
+    size, redraw, judged = job
+    rng = np.random.default_rng([seed, size, redraw])
+    drawn = [(s, s.drawn(size, rng)) for s in sets if size < s.n + (not judged)]
+    rows: list[Row] = []
+    widths = []
+    with threadpool_limits(1, "blas"):  # threads slow small products down
+        for (s, c), forecast in zip(drawn, _fitted(drawn, size), strict=True):
+            if judged:
+                points = s.points(size)
+                ours = forecast.predict_measured(points, s.n, rng)
+                at = (size, redraw, points, s.truth(points))
+                rows += _rows(s.name, OURS, *at, ours.mean, *ours.interval())
+                for name, mean in _published(c, size, points):
+                    rows += _rows(s.name, name, *at, mean)
+            if redraw < _WIDTH_REDRAWS:
+                low, high = forecast.predict([s.n], rng).interval()
+                widths.append(((s.name, size, s.n), float(high[0] - low[0])))
+    return rows, widths
 
 
 def _sets(counts: NamedCounts) -> tuple[list[_Set], list[str]]:

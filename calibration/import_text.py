@@ -17,8 +17,9 @@ from planner.calibration.import_rows import (
 from planner.models.errors import InputError
 
 _LINE_BYTES = 64 * 2**20
-# Expanding further than any log does, a gzip file is a bomb.
-_RATIO, _SMALL_BYTES = 200, 256 * 2**20
+# Expanding further than any log does, a gzip file is a bomb; so is one of blank lines.
+_RATIO, _SMALL_BYTES = 500, 64 * 2**20
+_BLANK_LINES = 100_000  # in a row
 
 
 class Line(NamedTuple):
@@ -37,7 +38,7 @@ def lines(path: Path) -> Iterator[Line]:
     try:
         with _opened(path) as file:
             most = max(_RATIO * path.stat().st_size, _SMALL_BYTES)
-            number = 0
+            number = blank = 0
             while content := file.readline(_LINE_BYTES + 1):
                 number += 1
                 if len(content) > _LINE_BYTES:
@@ -46,10 +47,10 @@ def lines(path: Path) -> Iterator[Line]:
                         "is it the file you meant?"
                     )
                 most -= len(content)
-                if most < 0:
+                blank = 0 if content.strip() else blank + 1
+                if most < 0 or blank > _BLANK_LINES:
                     raise InputError(
-                        f"{path}: expands to over {_RATIO} times its size; unpack it and "
-                        "look inside first"
+                        f"{path}: holds next to nothing, at great length; look inside first"
                     )
                 if number == 1:
                     content = content.removeprefix(b"\xef\xbb\xbf")

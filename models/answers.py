@@ -8,8 +8,9 @@ draws that gave K answers, n_k times each,
 
 so that unseen right answers have the probability that coverage gives them, and unseen wrong
 ones what disagreement so far suggests. Problems differ, and not independently: where few
-draws are right, the wrong ones agree more or less than elsewhere. A problem is therefore of
-one of some classes of p, with (d, t) of each side distributed on a grid given the class. All
+draws are right, the wrong ones agree more or less than elsewhere, and where wrong answers
+scatter, so do the right ones if there are several. A problem is therefore of one of some
+classes, each with a Beta of p and with (d, t) of each side distributed on a grid. All
 weights are estimated from all problems of all tables at once (empirical Bayes by EM).
 """
 
@@ -276,7 +277,7 @@ def _tally_pairs(kind: IntArray, at: IntArray) -> Array:
 
 
 def _split(counts: Array, at: IntArray, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Shares of a side's answers, (R, P, K + 6), and of those not drawn singly, (R, P, 1)."""
+    """Shares of a side's answers, (R, P, K + 6), and of all others, (R, P, 1)."""
     d, t = np.moveaxis(GRID[at], -1, 0)[..., None]
     left = t + d * (counts > 0).sum(axis=1, keepdims=True)
     mass = rng.standard_gamma(np.maximum(counts - d, 0.0))

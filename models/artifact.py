@@ -37,10 +37,10 @@ class Provenance(Frozen):
 
 
 class CoverageFit(Frozen):
-    """Parameters of a CoverageLaw: p ~ Beta(a, b) over the problems of the cell."""
+    """A PopulationLaw: equally likely shapes of the success rates over the problems."""
 
-    log_shape: tuple[float, float]  # log a, log b
-    covariance: tuple[tuple[float, float], tuple[float, float]]
+    # log a, logit m, log g, logit h of each; see planner.models.shapes
+    shapes: tuple[tuple[float, float, float, float], ...]
     k_max: int = Field(ge=1)  # largest k measured; beyond it is extrapolation
 
 

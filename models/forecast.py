@@ -7,11 +7,12 @@ that the counts allow, so that its interval holds both hopeless and merely hard 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from planner.models.artifact import CoverageFit
 from planner.models.counts import CountTable, IntArray
 from planner.models.coverage import none_correct
 from planner.models.errors import InputError
@@ -29,7 +30,9 @@ from planner.models.shapes import Shapes, X, binomial
 
 _DRAWS = 400
 _POINTS = 512  # shapes a cell's posterior is made of
+_KEPT = 100  # shapes of a law on disk
 _ROUNDS = 2  # of learning the ease of problems and the shapes from each other
+_NEGLIGIBLE = 1e-4  # of the largest share of a shape
 _MOST_PAIRS = 1500  # distinct (c, n) of a cell; pairing more would take too much memory
 
 
@@ -37,6 +40,7 @@ _MOST_PAIRS = 1500  # distinct (c, n) of a cell; pairing more would take too muc
 class CoverageForecast:
     """What one cell's problems, and others of their kind, will show at k draws."""
 
+    theta: Array  # (n_shapes, 4), parameters of the shapes
     shapes: Shapes
     share: Array  # (n_shapes,), posterior of each
     n_correct: IntArray  # (n_problems,)
@@ -72,30 +76,40 @@ class CoverageForecast:
         points = _checked(k)
         if points.max(initial=1) > n or self.n_samples.max() > n:
             raise InputError(f"of n = {n} draws k = {points.max():g} cannot be read")
-        total, further = np.full(len(self.n_correct), float(n)), n - self.n_samples
-        rows = []
-        for rates in self._rates(rng, size):
-            c = self.n_correct + rng.binomial(further, -np.expm1(-rates))
-            counts, times = np.unique(c, return_counts=True)
-            none = none_correct(counts.astype(float), total[: len(counts)], points)
-            rows.append(1 - times @ none / len(c))
-        return Prediction(np.array(rows), "1", points > self.n_samples.max())
+        further = n - self.n_samples
+        c = np.array([
+            self.n_correct + rng.binomial(further, -np.expm1(-rates))
+            for rates in self._rates(rng, size)
+        ])  # fmt: skip
+        counts, index = np.unique(c, return_inverse=True)
+        none = none_correct(counts.astype(float), np.full(len(counts), float(n)), points)
+        read = [
+            1 - none[:, i][index].reshape(c.shape).mean(axis=1) for i in range(len(points))
+        ]
+        return Prediction(np.stack(read, axis=1), "1", points > self.n_samples.max())
+
+    def population(self, size: int = _KEPT) -> "PopulationLaw":
+        """The law of all problems of this kind, as `size` equally likely shapes."""
+        at = _resampled(self.share, size, np.random.default_rng(0))
+        return PopulationLaw(self.theta[at], int(self.n_samples.max()))
 
     def predict_new(
         self, k: ArrayLike, rng: np.random.Generator, *, size: int = _DRAWS
     ) -> Prediction:
-        """Mean coverage over new problems of the same kind."""
-        points = _checked(k)
-        chosen = self.shapes.take(rng.choice(len(self.share), size, p=self.share))
-        return Prediction(1 - chosen.unsolved(points), "1", points > self.n_samples.max())
+        """Mean coverage over new problems of the same kind.
+
+        Raises:
+            InputError: k below 1.
+        """
+        return self.population(size).predict(k, rng, size=size)
 
     def _rates(self, rng: np.random.Generator, size: int) -> Iterator[Array]:
         """Draws of every problem's -log(1 - p), each (n_problems,)."""
         pairs, index = _pairs(self.n_correct, self.n_samples)
         like = np.concatenate([(pairs[:, 0] == 0)[None], binomial(*pairs.T)])
         grid = np.concatenate([[0.0], X])
-        for s in rng.choice(len(self.share), size, p=self.share):
-            u = rng.random(len(index))
+        chosen, times = np.unique(_resampled(self.share, size, rng), return_counts=True)
+        for s, many in zip(chosen, times, strict=True):
             one = self.shapes.take(np.array([s]))
             if self.ease is None:
                 weight = np.concatenate([one.hopeless, one.weight[0]])
@@ -104,8 +118,58 @@ class CoverageForecast:
                 by_ease = given_ease(one, self.loading)
                 weight = np.column_stack([by_ease.hopeless, by_ease.weight])
                 upto = np.cumsum((self.ease @ weight) * like.T[index], axis=1)
-            at = np.sum(upto < (u * upto[:, -1])[:, None], axis=1)
-            yield np.asarray(grid[np.minimum(at, len(X))])
+            for _ in range(many):
+                level = rng.random(len(index)) * upto[:, -1]
+                at = np.sum(upto < level[:, None], axis=1)
+                yield np.asarray(grid[np.minimum(at, len(X))])
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationLaw:
+    """Coverage over the problems of a kind, seen or not: draws of their shape."""
+
+    theta: Array  # (n_draws, 4)
+    k_max: int  # draws a problem behind the fit; beyond it a prediction is extrapolated
+
+    @classmethod
+    def from_fit(cls, fit: CoverageFit) -> "PopulationLaw":
+        """The law that `laws.json` holds."""
+        return cls(np.array(fit.shapes), fit.k_max)
+
+    def to_fit(self) -> CoverageFit:
+        """What goes into `laws.json`."""
+        rows = np.round(self.theta, 4).tolist()
+        return CoverageFit(
+            shapes=tuple((a, m, g, h) for a, m, g, h in rows), k_max=self.k_max
+        )
+
+    def predict(
+        self, k: ArrayLike, rng: np.random.Generator, *, size: int = _DRAWS
+    ) -> Prediction:
+        """Mean coverage over problems at k draws; the spread is the law's, not theirs.
+
+        Raises:
+            InputError: k below 1.
+        """
+        points = _checked(k)
+        unsolved = self._shapes(rng, size).unsolved(points)
+        return Prediction(1 - unsolved, "1", points > self.k_max)
+
+    def expected_draws(
+        self, n: ArrayLike, rng: np.random.Generator, *, size: int = _DRAWS
+    ) -> Prediction:
+        """Draws made, at most n, to the first success: sum of 1 - coverage(j) over j < n.
+
+        Raises:
+            InputError: n below 1.
+        """
+        points = _checked(n)
+        draws = self._shapes(rng, size).draws_to_success(points)
+        return Prediction(draws, "1", points > self.k_max)
+
+    def _shapes(self, rng: np.random.Generator, size: int) -> Shapes:
+        equal = np.full(len(self.theta), 1 / len(self.theta))
+        return Shapes.of(self.theta[_resampled(equal, size, rng)])
 
 
 def fit_coverage(table: CountTable) -> tuple[CoverageForecast, ...]:
@@ -155,6 +219,14 @@ class _Cell:
             log_like(shapes),
         )  # fmt: skip
 
+    def only(self, which: NDArray[np.bool_]) -> "_Cell":
+        """The same with some of the points."""
+        kept = np.flatnonzero(which)
+        points = Points(self.points.x[kept], self.points.log_proposal[kept])
+        return replace(
+            self, points=points, shapes=self.shapes.take(kept), likely=self.likely[kept]
+        )
+
     @property
     def log_mean(self) -> float:
         """Log pass@1, with half a draw each way."""
@@ -164,6 +236,10 @@ class _Cell:
 def _fit_together(cells: list[_Cell]) -> list[CoverageForecast]:
     points = [cell.points for cell in cells]
     log_mean = float(np.mean([cell.log_mean for cell in cells]))
+    share = pool(points, [cell.likely for cell in cells], log_mean)
+    # pairing is the costly part: leave out shapes that it will not bring back
+    cells = [c.only(s > _NEGLIGIBLE * s.max()) for c, s in zip(cells, share, strict=True)]
+    points = [cell.points for cell in cells]
     share = pool(points, [cell.likely for cell in cells], log_mean)
     seen = _on_common_problems([cell.seen for cell in cells])
     paired = len(cells) > 1 and max(len(c.weight) for c in cells) <= _MOST_PAIRS
@@ -179,7 +255,7 @@ def _fit_together(cells: list[_Cell]) -> list[CoverageForecast]:
         share = pool(points, likely, log_mean)
     return [
         CoverageForecast(
-            cell.shapes, share[i], cell.n_correct, cell.n_samples,
+            cell.points.x, cell.shapes, share[i], cell.n_correct, cell.n_samples,
             ease[i] if loading else None, loading,
         )
         for i, cell in enumerate(cells)
@@ -203,6 +279,12 @@ def _pairs(c: IntArray, n: IntArray) -> tuple[Array, IntArray]:
     """Distinct (c, n), (n_pairs, 2), and which each problem has."""
     pairs, index = np.unique(np.stack([c, n], axis=1), axis=0, return_inverse=True)
     return pairs.astype(float), np.asarray(index.reshape(-1), dtype=np.int64)
+
+
+def _resampled(share: Array, size: int, rng: np.random.Generator) -> IntArray:
+    """Indices drawn with these shares, by systematic resampling (least noise)."""
+    at = (np.arange(size) + rng.random()) / size
+    return np.minimum(np.searchsorted(np.cumsum(share), at), len(share) - 1)
 
 
 def _checked(k: ArrayLike) -> Array:

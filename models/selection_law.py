@@ -45,8 +45,8 @@ _GRID = (len(_LOGIT_PI), len(_SHIFT), len(_SCALE))
 _LIMIT = 1e9  # draws that count as without end
 _EDGES = np.concatenate([[0.0], np.logspace(-np.log10(_LIMIT), 0, 136)])
 _N_GRID = np.unique(np.round(2.0 ** np.arange(0, 20.5, 0.5)))
-# error of the binormal form itself, a doubling beyond the draws made: with it the intervals
-# held for 9 in 10 of the reference models' curves, n = 8-32 against 64-256
+# error of the binormal form, a doubling beyond the draws made; read off the reference
+# models' curves (n = 8-32 against 64-256), where without it the intervals were too narrow
 _FORM_SD = 0.02
 _LEVEL_SD = 0.05  # of the law's level about the truth, before the exact curve is seen
 _HURTS = 0.002  # a fall in accuracy that counts as one

@@ -82,6 +82,11 @@ class Shapes:
         """Mean of (1 - p)**k over the problems of each shape, (n_shapes, n_k)."""
         return np.asarray(self.weight @ np.exp(-np.outer(X, k)) + self.hopeless[:, None])
 
+    def draws_to_success(self, n: Array) -> Array:
+        """Mean draws made, at most n, to the first success; (n_shapes, n_n)."""
+        until = np.expm1(-np.outer(X, n)) / np.expm1(-X)[:, None]
+        return np.asarray(self.weight @ until + self.hopeless[:, None] * n)
+
 
 def binomial(c: Array, n: Array) -> Array:
     """P(c of n draws are right) at every rate of the grid, (n_nodes, n_pairs)."""

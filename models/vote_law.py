@@ -25,9 +25,12 @@ from planner.models.vote_theory import effective_votes
 from planner.models.vote_weights import SideWeights, VoteWeights
 
 _ROWS = 1 << 17  # posterior draws of one problem's answers, all problems together
-_MIN_DRAWS, _MAX_DRAWS = 100, 1000
+_MIN_DRAWS, _MAX_DRAWS = 100, 400
 _BATCH = 1024  # rows drawn at once
 _REPEAT = 4  # every so many posterior draws are put to the vote twice, to see its luck
+# What the law itself is wrong by, per doubling beyond the draws made, at an accuracy of 1/2:
+# public vote curves strayed by this from any form fitted to them. Votes settle, so it ends.
+_MODEL_SD, _MODEL_DOUBLINGS = 0.012, 5.0
 _UNKNOWN = 0.25  # problems always right, and as many never, added to a population
 
 
@@ -62,9 +65,7 @@ class VoteLaw:
         """
         points = _points(n)
         wins, noise = self._votes(effective_votes(points, rho), rng, measured=False)
-        return Prediction(
-            _without_noise(wins.mean(axis=1), noise), "1", points > self.n_max
-        )
+        return self._prediction(_without_noise(wins.mean(axis=1), noise), points, rng)
 
     def predict_measured(self, n: ArrayLike, rng: np.random.Generator) -> Prediction:
         """What the vote of these problems will read once n draws of each are made.
@@ -79,7 +80,7 @@ class VoteLaw:
         if points.min(initial=np.inf) < self.n_max:
             raise InputError(f"{self.n_max} draws are made; n must not be smaller")
         wins, _ = self._votes(points, rng, measured=True)
-        return Prediction(wins.mean(axis=1), "1", points > self.n_max)
+        return self._prediction(wins.mean(axis=1), points, rng)
 
     def predict_new(
         self, n: ArrayLike, rng: np.random.Generator, *, rho: float = 0.0
@@ -91,7 +92,7 @@ class VoteLaw:
         """
         points = _points(n)
         wins, _ = self._votes(effective_votes(points, rho), rng, measured=False)
-        return Prediction(_population(wins, rng), "1", points > self.n_max)
+        return self._prediction(_population(wins, rng), points, rng)
 
     def ceiling(self, rng: np.random.Generator) -> Prediction:
         """Modal ceiling: share of these problems whose likeliest answer is right."""
@@ -142,6 +143,16 @@ class VoteLaw:
         luck /= 2 * -(-steps // _REPEAT) * chains * problems**2
         return wins.reshape(steps * chains, problems, len(points)), luck
 
+    def _prediction(
+        self, draws: Array, points: Array, rng: np.random.Generator
+    ) -> Prediction:
+        """Draws, widened beyond n_max by what the law itself may be wrong by."""
+        doublings = np.clip(np.log2(points / self.n_max), 0.0, _MODEL_DOUBLINGS)
+        mean = np.clip(draws.mean(axis=0), 0.0, 1.0)
+        sd = _MODEL_SD * doublings * 2 * np.sqrt(mean * (1 - mean))
+        off = rng.standard_normal((len(draws), 1)) * sd
+        return Prediction(np.clip(draws + off, 0.0, 1.0), "1", points > self.n_max)
+
     def _silent(self, rng: np.random.Generator, chains: int) -> Array:
         """Share of draws without an answer, (chains, P, 1)."""
         counts = self.answers.counts
@@ -149,7 +160,7 @@ class VoteLaw:
             return np.zeros((chains, len(counts.silent), 1))
         a, b = self.silent.shapes(rng, chains)
         votes = counts.n_right + counts.n_wrong
-        return rng.beta(a + counts.silent, b + votes)[..., None]
+        return np.asarray(rng.beta(a + counts.silent, b + votes)[..., None])
 
 
 def fit_votes(
@@ -230,7 +241,8 @@ def _population(wins: Array, rng: np.random.Generator) -> Array:
     size, problems, _ = wins.shape
     alpha = np.concatenate([np.ones(problems), [_UNKNOWN, _UNKNOWN]])
     weight = rng.dirichlet(alpha, size)
-    return np.einsum("sp,spn->sn", weight[:, :problems], wins) + weight[:, -1:]
+    mean = np.einsum("sp,spn->sn", weight[:, :problems], wins)
+    return np.asarray(mean + weight[:, -1:])
 
 
 def _points(n: ArrayLike) -> Array:

@@ -75,10 +75,11 @@ def run_votes(
         if more.max(initial=0) <= _EXACT:
             counts += rng.multinomial(more.astype(np.int64), chance)[:, :-1]
         else:
-            # spread of a count of N independent draws, close to normal where it can win
-            mean = more[:, None] * share
-            noise = rng.standard_normal(mean.shape) * np.sqrt(mean * (1 - share))
-            counts += np.maximum(np.rint(mean + noise), 0.0)
+            # independent Poisson counts, near normal, given their total: the multinomial
+            mean = more[:, None] * chance
+            noise = rng.standard_normal(mean.shape) * np.sqrt(mean)
+            noise -= chance * noise.sum(axis=1, keepdims=True)
+            counts += np.maximum(np.rint(mean + noise), 0.0)[:, :-1]
         made = total
         votes = counts.copy()
         each = np.ones_like(votes)

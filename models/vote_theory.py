@@ -110,9 +110,9 @@ def two_class_vote(n: ArrayLike, share_easy: float, p_easy: float, p_hard: float
 def two_class_best_n(share_easy: float, p_easy: float, p_hard: float) -> float:
     """Votes with the highest (or lowest) accuracy of `two_class_vote`; not rounded.
 
-    n* = 2 ln[s (2 p1 - 1) / ((1 - s)(1 - 2 p2))] / ln[p2 (1 - p2) / (p1 (1 - p1))]: the best
-    where p1 + p2 > 1, as easy problems then settle faster, and the worst where it is below
-    1 (arXiv:2403.02419). Below 1 the curve is monotone from the first vote.
+    n* = 2 ln[s (2 p1 - 1) / ((1 - s)(1 - 2 p2))] / ln[p2 (1 - p2) / (p1 (1 - p1))], the
+    best n where p1 + p2 > 1, as easy problems then settle sooner, else the worst
+    (arXiv:2403.02419). A result below 1 means that the curve has no turning point.
 
     Raises:
         InputError: Not p_hard < 1/2 < p_easy inside (0, 1), a share of 0 or 1, or

@@ -1,6 +1,6 @@
 """Weights of votes (a verifier's score, a confidence), by problem and answer.
 
-    weight of a draw = mean of its side + effect of the problem + effect of the answer + noise
+    weight of a draw = mean of its side + problem's effect + answer's effect + noise
 
 each normal, with variances by moments. What helps the vote is that right answers outweigh
 wrong ones of the same problem; how problems differ moves both alike.

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from planner.calibration.counts_file import NamedCounts
     from planner.validation import Halving
+
+_MANY_FITS = 200  # of a set: some seconds; fewer are done before a second process is up
+_MOST_WORKERS = 4
 
 
 def run_validate(
@@ -55,8 +59,16 @@ def run_validate(
 
     counts, holdout = _read(path)
     sizes = _default_sizes(counts) if n_train is None else _sizes(n_train)
+    fits = len(sizes) * redraws * len(counts.sets)
     with progress("validate: fits") as update:
-        done = backtest(counts, n_train=sizes, redraws=redraws, seed=seed, progress=update)
+        done = backtest(
+            counts,
+            n_train=sizes,
+            redraws=redraws,
+            seed=seed,
+            workers=min(os.cpu_count() or 1, _MOST_WORKERS) if fits >= _MANY_FITS else 1,
+            progress=update,
+        )
     for note in done.notes:
         warn(f"note: {note}")
     rows, widths = pd.DataFrame(done.rows), pd.DataFrame(done.widths)

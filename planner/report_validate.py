@@ -37,6 +37,14 @@ from planner.validation import (
     without_success,
 )
 
+_LAWS = (
+    "no extrapolation: pass@k stays at what the draws show",
+    "power law exp(-A k^-B) (arXiv:2407.21787): least squares on log(-log pass@k), or on "
+    "pass@k",
+    "beta-binomial (arXiv:2410.16377, 2510.05197): shapes bounded by 200, or not",
+    "scaled beta-binomial and Kumaraswamy-binomial (arXiv:2502.17578)",
+    "zero-inflated beta-binomial",
+)
 _ALIKE = 0.15  # of a decade: k / n_train this close make one point of the figure
 
 
@@ -385,20 +393,7 @@ def _how(notes: Sequence[str], settings: str) -> Markup:
             "(arXiv:2107.03374) from all draws. "
             f"{settings.capitalize()}."
         ),
-        details(
-            "The published laws",
-            bullets(
-                [
-                    "no extrapolation: pass@k stays at what the draws show",
-                    "power law exp(-A k^-B) (arXiv:2407.21787), by least squares on "
-                    "log(-log pass@k), or on pass@k",
-                    "beta-binomial (arXiv:2410.16377, 2510.05197) by maximum likelihood, "
-                    "shapes bounded by 200 or not",
-                    "scaled beta- and Kumaraswamy-binomial (arXiv:2502.17578)",
-                    "zero-inflated beta-binomial",
-                ]
-            ),
-        ),
+        details("The published laws", bullets(_LAWS)),
     ]
     if notes:
         parts += [paragraph("Left out:"), bullets(notes)]

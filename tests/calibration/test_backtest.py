@@ -80,6 +80,12 @@ def test_a_redraw_depends_on_its_seed_alone(two):
     assert other != alone
 
 
+def test_processes_give_the_same_rows(two):
+    alone = backtest(two, n_train=[200], redraws=1, seed=5)
+    shared = backtest(two, n_train=[200], redraws=1, seed=5, workers=2)
+    assert shared == alone
+
+
 def test_no_success_still_gets_our_wide_forecast():
     done = backtest(counts([[0] * 20], [[100] * 20]), n_train=[8], redraws=1, seed=0)
     rows = table(done)

@@ -258,13 +258,21 @@ def test_files_that_cannot_be_imported_say_why(store, tmp_path, name, content, m
     assert store.samples().empty
 
 
-def test_a_gzip_bomb_is_refused(store, tmp_path):
-    blank = b"\n" * 2**20
-    with gzip.open(tmp_path / "t.jsonl.gz", "wb", compresslevel=9) as file:
+@pytest.mark.parametrize("filling", [b" " * 2**20 + b"\n", b"\n" * 2**18])
+def test_a_gzip_bomb_is_refused(store, tmp_path, filling):
+    with gzip.open(tmp_path / "t.jsonl.gz", "wb") as file:
         file.write(_LINE)
-        for _ in range(300):
-            file.write(blank)
-    with pytest.raises(InputError, match="200 times its size"):
+        for _ in range(80):
+            file.write(filling)
+    with pytest.raises(InputError, match="holds next to nothing"):
+        import_results(store, tmp_path / "t.jsonl.gz")
+
+
+def test_a_line_without_end_is_refused_in_bounded_memory(store, tmp_path):
+    with gzip.open(tmp_path / "t.jsonl.gz", "wb") as file:
+        for _ in range(80):
+            file.write(b"x" * 2**20)
+    with pytest.raises(InputError, match="line 1 is longer than 64 MiB"):
         import_results(store, tmp_path / "t.jsonl.gz")
 
 

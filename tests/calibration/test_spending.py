@@ -94,9 +94,9 @@ def test_a_target_reached_ends_it(rng):
     assert spending.reached
     assert spending.add.sum() == 0
     assert spending.widest.value <= 0.5
-    near = spending.widest.value * 0.97
+    near = spending.widest.value * 0.8
     few = next_round(table, ks=[16], until_width=near, n_max=64, step=8, rng=rng)
-    far = next_round(table, ks=[16], until_width=near / 4, n_max=64, step=8, rng=rng)
+    far = next_round(table, ks=[16], until_width=near / 8, n_max=64, step=8, rng=rng)
     assert 0 < few.add.sum() < far.add.sum()
 
 
@@ -151,16 +151,16 @@ def test_adaptive_counts_forecast_without_bias_but_plain_means_do_not(rng):
 
 
 def test_the_interval_holds_although_we_stop_when_it_is_narrow(rng):
-    k, runs, hits, reached = 64, 40, 0, 0
+    k, runs, hits, reached = 64, 30, 0, 0
     for _ in range(runs):
         p = rng.beta(0.4, 1.2, 100)
-        table, spending = spend(rng, p, k, until_width=0.07)
+        _, spending = spend(rng, p, k, until_width=0.07)
         reached += spending.reached
         truth = (1 - (1 - p) ** k).mean()
         hits += spending.widest.low <= truth <= spending.widest.high
     assert reached > runs / 2
     sd = np.sqrt(0.9 * 0.1 / runs)
-    assert hits / runs > 0.9 - 3 * sd
+    assert hits / runs > 0.9 - 3 * sd  # 0.1 % tail
 
 
 def test_draws_needed_are_fewer_than_uniform_ones(rng):

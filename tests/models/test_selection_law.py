@@ -34,16 +34,22 @@ def simulate(rng, n, p=150, shift=1.0, scale=1.0):
     return recorded(correct, np.where(correct, shift + scale * noise, noise))
 
 
-def test_forecast_of_a_known_law_holds_the_truth(rng):
-    few, many = simulate(rng, 12), simulate(rng, 512, p=1500)
-    law = SelectionLaw.fit(few, rng)
-    predicted = law.predict_new([1, 32, 256])
-    truth = scored_curves(many, (1, 32, 256)).accuracy.mean(axis=0)
+@pytest.mark.parametrize(
+    ("shift", "scale"), [(1.0, 1.0), (2.5, 1.0), (0.0, 0.02), (-1.5, 1.0)]
+)
+def test_forecast_of_further_draws_holds_the_truth(rng, shift, scale):
+    whole = simulate(rng, 256, shift=shift, scale=scale)
+    law = SelectionLaw.fit(whole.first(12), rng)
+    truth = scored_curves(whole, (32, 128)).accuracy.mean(axis=0)
+    predicted = law.predict_measured([32, 128], 256, rng)
     low, high = predicted.interval(0.99)
-    slack = 3 * 0.5 / np.sqrt(150)  # which 150 problems the law saw
-    assert (low - slack <= truth).all()
-    assert (truth <= high + slack).all()
-    assert predicted.extrapolated.tolist() == [False, True, True]
+    assert ((low <= truth) & (truth <= high)).all()
+    assert (abs(predicted.mean - truth) < 0.1).all()
+    assert predicted.extrapolated.all()
+    # new problems of the kind: the law saw 150, and these are others
+    others = scored_curves(simulate(rng, 64, p=1500, shift=shift, scale=scale), (1, 64))
+    gap = law.predict_new([1, 64]).mean - others.accuracy.mean(axis=0)
+    assert (abs(gap) < 0.15).all()
 
 
 def test_a_wider_score_of_wrong_draws_makes_more_draws_hurt(rng):

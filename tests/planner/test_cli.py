@@ -20,7 +20,7 @@ from planner.models.errors import InputError, ServingError, StoreError
 from planner.outcome import Outcome
 
 COMMANDS = [
-    "init", "calibrate", "fit", "plan", "recommend", "run", "report", "demo", "doctor",
+    "init", "calibrate", "import", "fit", "plan", "recommend", "run", "report", "demo", "doctor",
 ]  # fmt: skip
 
 
