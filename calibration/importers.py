@@ -87,6 +87,8 @@ def import_results(
         _refuse_repeats(log, stored)
     survey = _survey(logs)
     numbers = _Numbers(store, {log.identity for log in logs})
+    if survey.no_temperature and given.temperature is not None:
+        survey.temperatures.add(given.temperature)
     total = sum(survey.rows.values())
     added = done = 0
     imported_at = now()

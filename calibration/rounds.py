@@ -53,6 +53,8 @@ def sample_until(
         StoreError: A part is damaged.
         FitError: The counts cannot be fitted.
     """
+    if not 0 < until_width < 1:  # before anything is paid
+        raise InputError(f"until_width must be between 0 and 1, got {until_width:g}")
     warm = [t for t in dict.fromkeys(plan.temperatures) if t > 0]
     if not warm:
         raise InputError(

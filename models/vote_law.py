@@ -28,7 +28,7 @@ _ROWS = 1 << 17  # posterior draws of one problem's answers, all problems togeth
 _MIN_DRAWS, _MAX_DRAWS = 100, 400
 _BATCH = 1024  # rows drawn at once
 _REPEAT = 4  # every so many posterior draws are put to the vote twice, to see its luck
-# What the law itself is wrong by, per doubling beyond the draws made, at an accuracy of 1/2:
+# What the law itself errs by, per doubling beyond the draws made, at an accuracy of 1/2:
 # public vote curves strayed by this from any form fitted to them. Votes settle, so it ends.
 _MODEL_SD, _MODEL_DOUBLINGS = 0.012, 5.0
 _UNKNOWN = 0.25  # problems always right, and as many never, added to a population

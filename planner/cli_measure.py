@@ -73,9 +73,10 @@ def run_calibrate(
     say(f"{made:,} draws made, {total:,} in {workspace.measurements}")
     few = n_samples or config.sampling.n_samples
     if few < 8 or len(problems) < 30:
+        most = "" if until_width is None else "at most "
         warn(
-            f"note: {len(problems)} problems with {few} draws each give wide laws; 100 "
-            "with 16 give useful ones"
+            f"note: {len(problems)} problems with {most}{few} draws each give wide laws; "
+            "100 with 16 give useful ones"
         )
 
 

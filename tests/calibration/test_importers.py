@@ -1,4 +1,4 @@
-"""Tables from elsewhere become draws: all rows or none, each counted once, nothing made up."""
+"""Tables from elsewhere become draws: all rows or none, each once, nothing made up."""
 
 import gzip
 import json
@@ -95,6 +95,7 @@ def test_what_the_caller_states_fills_what_the_file_lacks_only(store, tmp_path):
     options = ImportOptions(temperature=0.6, tokens=50, task="maths")
     done = import_results(store, jsonl(tmp_path / "t.jsonl", rows), options=options)
     assert (done.assumed_tokens, done.no_tokens) == (1, 0)
+    assert done.temperatures == (0.2, 0.6)
     frame = store.samples()
     assert frame["output_tokens"].tolist() == [7, 50]
     assert frame["temperature"].tolist() == [0.6, 0.2]
@@ -104,7 +105,8 @@ def test_what_the_caller_states_fills_what_the_file_lacks_only(store, tmp_path):
 
 @pytest.mark.parametrize("grade", [True, 1, 1.0, "true", "TRUE", "1", "1.0"])
 def test_grades_that_are_taken(store, tmp_path, grade):
-    other = {True: False, 1: 0}.get(grade, "false" if str(grade).lower() == "true" else "0")
+    words = {"true": "false", "TRUE": "false", "1": "0", "1.0": "0.0"}
+    other = words[grade] if isinstance(grade, str) else type(grade)(0)
     rows = [{**ROW, "correct": grade}, {**ROW, "correct": other}]
     import_results(store, jsonl(tmp_path / "t.jsonl", rows))
     assert store.samples()["correct"].tolist() == [True, False]
@@ -134,9 +136,7 @@ def test_grades_that_are_taken(store, tmp_path, grade):
     ({"answer": "x" * 5_000_000}, "answer", "4,000,000"),
     ({"answer": {"a": 1}}, "answer", "text"),
 ])  # fmt: skip
-def test_a_wrong_value_is_named_and_nothing_is_kept(
-    store, tmp_path, change, field, wanted
-):
+def test_a_wrong_value_is_named_and_nothing_is_kept(store, tmp_path, change, field, wanted):
     path = jsonl(tmp_path / "t.jsonl", [ROW, {**ROW, **change}, ROW])
     with pytest.raises(WrongRowsError) as caught:
         import_results(store, path)
@@ -157,7 +157,7 @@ def test_a_line_that_is_no_object_is_named(store, tmp_path, line):
     path = jsonl(tmp_path / "t.jsonl", [ROW])
     with path.open("ab") as file:
         file.write(line.encode("latin-1") + b"\n\n")
-    with pytest.raises(WrongRowsError, match="1 wrong row, nothing imported; .*line 2"):
+    with pytest.raises(WrongRowsError, match=r"1 wrong row, nothing imported; .*line 2"):
         import_results(store, path)
 
 
@@ -285,7 +285,7 @@ def test_csv_cells_may_hold_lines_and_commas_and_lengths_are_checked(store, tmp_
     with pytest.raises(WrongRowsError, match="line 3: the number of cells is 4"):
         import_results(store, path)
     path.write_bytes(b"model,problem,correct,answer\nm,p,1,\xff\xfe\n")
-    with pytest.raises(WrongRowsError, match="answer is .* not UTF-8"):
+    with pytest.raises(WrongRowsError, match=r"answer is .* not UTF-8"):
         import_results(store, path)
 
 
@@ -325,5 +325,5 @@ def test_laws_of_imported_draws_alone(store, tmp_path, rng):
 def test_draws_without_a_length_are_refused_by_the_fit_in_words(store, tmp_path):
     import_results(store, jsonl(tmp_path / "t.jsonl", rows_of(8)))
     target = ModelTarget(name="m", engine="recorded", location="x")
-    with pytest.raises(NotMeasuredError, match="32 imported draws of model 'm'.*--tokens"):
+    with pytest.raises(NotMeasuredError, match=r"32 imported draws of model 'm'.*--tokens"):
         fit_laws(store, targets=[target], problems=with_imported([], store), seed=0)

@@ -275,9 +275,12 @@ def test_rounds_finish_a_block_that_was_begun(engine, store):
     }
 
 
-def test_rounds_need_a_temperature(engine, store):
+def test_rounds_that_cannot_end_well_are_refused_before_a_draw(engine, store):
     with pytest.raises(InputError, match="above 0"):
         until(store, engine, 0.1, temperatures=(0.0,))
+    with pytest.raises(InputError, match="until_width"):
+        until(store, engine, 1.5)
+    assert store.samples().empty
 
 
 def test_scores_belong_to_their_texts(engine, store):

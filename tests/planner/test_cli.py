@@ -20,7 +20,8 @@ from planner.models.errors import InputError, ServingError, StoreError
 from planner.outcome import Outcome
 
 COMMANDS = [
-    "init", "calibrate", "import", "fit", "plan", "recommend", "run", "report", "demo", "doctor",
+    "init", "calibrate", "import", "fit", "plan", "recommend", "run", "report", "validate",
+    "demo", "doctor",
 ]  # fmt: skip
 
 
