@@ -170,8 +170,8 @@ def allocate(
     gone = np.cumsum(flat_slope[order] * draws * size[of_kind]) / max(variance, 1e-300)
     if not len(order):
         return np.zeros(len(table.cell), np.int64)
-    limit = int(spent[min(int(np.searchsorted(gone, enough)), len(order) - 1)])
-    quota = min(quota, max(limit, least))
+    limit = np.interp(enough, np.append(0.0, gone), np.append(0, spent))
+    quota = min(quota, max(int(limit), least, 1))
     # every row of a kind, until the rung that the quota ends in
     whole = spent <= quota
     per_kind = np.bincount(of_kind[whole], draws[whole], len(kinds)).astype(np.int64)

@@ -6,12 +6,13 @@ batch; how many is an assumption that the laws record.
 """
 
 from dataclasses import astuple, dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.models.errors import NotMeasuredError
+from planner.models.artifact import Laws
+from planner.models.errors import InputError, NotMeasuredError
 from planner.models.flops import draw_steps
 from planner.models.latency import LatencyLaw
 from planner.models.prediction import Array
@@ -60,6 +61,46 @@ class CostModel:
     latency: LatencyLaw | None
     intensity_flop_per_byte: float | None  # None: no machine was measured
     reference_batch: int
+
+    @classmethod
+    def of(cls, laws: Laws, model: str) -> Self:
+        """What the laws know of a model's cost.
+
+        Raises:
+            NotMeasuredError: The laws do not have the model.
+            InputError: Its architecture lacks a dimension.
+        """
+        law = next((m for m in laws.models if m.model == model), None)
+        if law is None:
+            known = ", ".join(m.model for m in laws.models)
+            raise NotMeasuredError(f"model {model!r} is not in the laws; known are {known}")
+        architecture, latency, prices = None, None, None
+        if law.architecture is not None:
+            # numbers come as floats; the dimensions are ints
+            given: dict[str, Any] = {
+                name: value if name in ("weight_bytes", "kv_bytes") else int(value)
+                for name, value in law.architecture.items()
+            }
+            given["tied_embeddings"] = bool(given.get("tied_embeddings"))
+            try:
+                architecture = Architecture(**given)
+            except TypeError as error:
+                raise InputError(
+                    f"laws: models: {model}: architecture: {error}; run `planner fit` again"
+                ) from None
+            if law.latency is not None:
+                latency = LatencyLaw.from_fit(law.latency, architecture)
+        if law.usd_per_input_token is not None and law.usd_per_output_token is not None:
+            prices = Prices(
+                usd_per_input_token=law.usd_per_input_token,
+                usd_per_output_token=law.usd_per_output_token,
+                source=law.price_source,
+            )
+        return cls(
+            architecture=architecture, prices=prices, latency=latency,
+            intensity_flop_per_byte=laws.intensity_flop_per_byte,
+            reference_batch=laws.reference_batch,
+        )  # fmt: skip
 
     def of_draws(self, prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> Array:
         """Cost of draws that each prefill their prompt.

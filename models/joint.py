@@ -23,31 +23,21 @@ from numpy.typing import ArrayLike, NDArray
 from planner.models.artifact import Laws
 from planner.models.cost import UNITS, CostModel
 from planner.models.errors import InputError, NotMeasuredError
-from planner.models.joint_grid import (
+from planner.models.joint_fill import (
     ACCURACY,
-    DOUBT_BETWEEN,
-    DOUBT_IN_N,
     DRAWS,
-    MEASURED,
     N_MAX,
     PROBLEMS,
     PROMPT,
     SD,
     TOKENS,
     TOKENS_SD,
-    UNKNOWN,
-    Grid,
-    Ints,
-    between_sd,
-    step,
-    steps_in_n,
-    strategies,
 )
+from planner.models.joint_grid import Bools, Grid, Ints, Reading
 from planner.models.prediction import Array, Prediction
 
-Bools = NDArray[np.bool_]
-
 _Z90 = 1.6448536269514722  # 95th percentile of a standard normal
+_SAME_PROMPT = 0.5  # tokens: means are compared with whole numbers
 _CHUNK = 4096  # points at a time: what is gathered for them stays in the cache
 
 
@@ -98,7 +88,9 @@ class OptionPoints:
         given = [strategy, n, max_tokens, temperature, difficulty, turns]
         given += [np.nan if prompt_tokens is None else prompt_tokens]
         given += [0 if batch is None else batch]
-        mix = np.atleast_2d(np.zeros((0, 0)) if shares is None else np.asarray(shares, float))
+        mix = np.atleast_2d(
+            np.zeros((0, 0)) if shares is None else np.asarray(shares, float)
+        )
         columns = [np.atleast_1d(np.asarray(column)) for column in given]
         sizes = {len(c) for c in columns} | ({len(mix)} if shares is not None else set())
         if len(sizes - {1}) > 1 or any(c.ndim != 1 for c in columns) or mix.ndim != 2:
@@ -136,24 +128,20 @@ class OptionPoints:
 class JointPrediction:
     """What options give and use; every array has one entry an option, (n_points,)."""
 
+    law: "JointLaw"
     points: OptionPoints
-    accuracy: Array  # of the prompts' mean, in one turn
+    accuracy: Array  # mean over prompts, in one turn
     accuracy_sd: Array  # of that, as an estimate
-    draws: Array  # expected, over all turns, as are tokens
-    prompt_tokens: Array  # of a turn, without the history
-    output_tokens: Array  # expected total of the draws
+    draws: Array  # expected, over all turns, as are output tokens
+    prompt_tokens: Array  # that the user adds in a turn
+    output_tokens: Array
     output_tokens_sd: Array  # between prompts
-    cost: Array  # (n_points, 6), expected a prompt, columns as UNITS; NaN: not known
     n_problems: Ints  # behind the accuracy
-    nearest: Array  # (n_points, 2): measured temperature and cap that weigh most
-    n_max: Array  # largest n measured
+    n_max: Ints  # largest n measured
     between: Array  # (n_points, 4): measured temperatures, then caps, on both sides
-    separate: Bools  # rests on effects that were not measured jointly
-    other_prompt: Bools  # prompt_tokens were given, and are not those measured
-    batch: Ints
-    context_tokens: Array  # longest: that of the last turn's end
-    batch_max: float  # that was timed; infinite where seconds are not known
-    context_max: float
+    nearest: Array  # (n_points, 2): measured temperature and cap that weigh most
+    separate: Bools  # the settings around it were not all measured jointly
+    other_prompts: Bools  # prompt_tokens were given, and are not those measured
 
     @property
     def low(self) -> Array:
@@ -166,8 +154,177 @@ class JointPrediction:
         return np.minimum(self.accuracy + _Z90 * self.accuracy_sd, 1.0)
 
     @property
-    def measured(self) -> Bools:
-        """Whether an option's very settings were measured."""
+    def extrapolated(self) -> Bools:
+        """Whether the accuracy is of settings that were not measured themselves."""
         t0, t1, c0, c1 = self.between.T
-        off = (t0 != t1) | (c0 != c1) | (self.points.n > self.n_max)
-        return ~(off | self.separate | (self.points.turns > 1) | self.other_prompt)
+        off = (t0 != t1) | (c0 != c1) | self.separate | (self.points.n > self.n_max)
+        return np.asarray(off | (self.points.turns > 1) | self.other_prompts)
+
+    def sample(self, rng: np.random.Generator, size: int = 400) -> Prediction:
+        """Draws of the accuracy, (size, n_points).
+
+        For intervals of each option: the draws of one law's options err together.
+        """
+        z = rng.standard_normal((size, 1))
+        draws = np.clip(self.accuracy + self.accuracy_sd * z, 0.0, 1.0)
+        return Prediction(draws, "1", self.extrapolated)
+
+    @property
+    def batch(self) -> Ints:
+        """Rows of a decode step."""
+        reference = self.law.cost_model.reference_batch
+        return np.where(self.points.batch > 0, self.points.batch, reference)
+
+    @property
+    def context_tokens(self) -> Array:
+        """Longest context: history, prompt and answer at the end of the last turn."""
+        return np.asarray(self.points.turns * self.prompt_tokens + self._answer_tokens)
+
+    @property
+    def _answer_tokens(self) -> Array:
+        """Output of one draw, times the turns."""
+        return self.points.turns * self.output_tokens / self.draws
+
+    def cost(self) -> Array:
+        """Expected cost of a prompt, or conversation, (n_points, 6), columns as UNITS.
+
+        Draws times the cost of the mean draw: cost is all but linear in tokens. NaN where a
+        unit is not known.
+        """
+        total = np.zeros((len(self.points), len(UNITS)))
+        turns, batch, each = self.points.turns, self.batch, self.output_tokens / self.draws
+        for rows in np.unique(batch).tolist():
+            model = replace(self.law.cost_model, reference_batch=rows)
+            for turn in range(int(turns.max())):
+                at = (batch == rows) & (turns > turn)
+                prompt = (turn + 1) * self.prompt_tokens[at] + turn * each[at]
+                draws = self.draws[at] / turns[at]
+                total[at] += draws[:, None] * model.of_draws(prompt, each[at])
+        return total
+
+    def reasons(self, i: int) -> tuple[str, ...]:
+        """What of option i was not measured; empty: nothing."""
+        p, found = self.points, []
+        n, cap, heat = int(p.n[i]), int(p.max_tokens[i]), float(p.temperature[i])
+        t0, t1, c0, c1 = self.between[i].tolist()
+        if n > self.n_max[i]:
+            found.append(f"n={n} beyond measured {self.n_max[i]}")
+        if t0 != t1:
+            found.append(f"temperature {heat:.3g} between measured {t0:g} and {t1:g}")
+        if c0 != c1:
+            found.append(f"max_tokens {cap} between measured {c0:g} and {c1:g}")
+        if self.separate[i]:
+            found.append(
+                f"temperature {heat:.3g} with max_tokens {cap} not measured jointly"
+            )
+        if p.turns[i] > 1:
+            found.append(f"turns={p.turns[i]} not measured: accuracy is that of one turn")
+        if self.other_prompts[i]:
+            found.append(
+                f"prompts of {p.prompt_tokens[i]:g} tokens: accuracy was measured on others"
+            )
+        latency = self.law.cost_model.latency
+        if latency is not None and self.batch[i] > latency.batch_max:
+            found.append(f"batch={self.batch[i]} beyond timed {latency.batch_max}")
+        if latency is not None and self.context_tokens[i] > latency.context_max:
+            found.append(
+                f"context of {self.context_tokens[i]:.0f} tokens beyond timed"
+                f" {latency.context_max}"
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JointLaw:
+    """All that is known of one model on one task."""
+
+    model: str
+    task: str
+    cost_model: CostModel
+    grids: dict[str, Grid]  # by strategy
+
+    @classmethod
+    def of(cls, laws: Laws, model: str, task: str) -> Self:
+        """Gather the cells of a model on a task.
+
+        Raises:
+            NotMeasuredError: There are none.
+            InputError: The model's architecture lacks a dimension.
+        """
+        cells = [cell for cell in laws.cells if (cell.model, cell.task) == (model, task)]
+        if not cells:
+            raise NotMeasuredError(
+                f"{model} on task {task!r}: not measured; run `planner calibrate`"
+            )
+        names = sorted({curve.strategy for cell in cells for curve in cell.curves})
+        return cls(
+            model=model, task=task, cost_model=CostModel.of(laws, model),
+            grids={s: Grid.of(cells, s, f"{model} {task} {s}") for s in names},
+        )  # fmt: skip
+
+    def predict(self, points: OptionPoints) -> JointPrediction:
+        """What options give and use.
+
+        Raises:
+            NotMeasuredError: A strategy, class, temperature, cap or n out of reach; it names
+                the nearest that was measured.
+        """
+        size = len(points)
+        whole = Reading(
+            np.empty((size, N_MAX + 1)), np.empty((size, 4)), np.empty((size, 2)),
+            np.zeros(size, bool),
+        )  # fmt: skip
+        left = np.ones(size, bool)
+        for strategy, grid in self.grids.items():
+            own = np.flatnonzero(points.strategy == strategy)
+            left[own] = False
+            for start in range(0, len(own), _CHUNK):
+                rows = own[start : start + _CHUNK]
+                for into, part in zip(whole, _read(grid, points, rows), strict=True):
+                    into[rows] = part
+        if left.any():
+            raise NotMeasuredError(
+                f"{self.model} {points.strategy[left][0]} on task {self.task!r}: not"
+                f" measured; measured are {', '.join(self.grids)}"
+            )
+        v, turns = whole.values, points.turns
+        given = ~np.isnan(points.prompt_tokens)
+        return JointPrediction(
+            law=self, points=points, accuracy=v[:, ACCURACY], accuracy_sd=v[:, SD],
+            draws=turns * v[:, DRAWS],
+            prompt_tokens=np.where(given, points.prompt_tokens, v[:, PROMPT]),
+            output_tokens=turns * v[:, TOKENS],
+            output_tokens_sd=turns * v[:, TOKENS_SD],  # long in one turn, long in all
+            n_problems=v[:, PROBLEMS].astype(np.intp), n_max=v[:, N_MAX].astype(np.intp),
+            between=whole.between, nearest=whole.nearest, separate=whole.separate,
+            other_prompts=given & (abs(points.prompt_tokens - v[:, PROMPT]) > _SAME_PROMPT),
+        )  # fmt: skip
+
+
+def _read(grid: Grid, points: OptionPoints, rows: Ints) -> Reading:
+    """Some points of one strategy."""
+    heat, cap, n = points.temperature[rows], points.max_tokens[rows], points.n[rows]
+    if not points.shares.size:
+        return grid.read(points.difficulty[rows], heat, cap, n)
+    shares = np.broadcast_to(points.shares, (len(points), points.shares.shape[1]))[rows]
+    readings = []
+    for k in np.flatnonzero(shares.any(axis=0)).tolist():
+        # points without the class are read at one that has it, and weigh nothing
+        level = np.where(shares[:, k] > 0, k, shares.argmax(axis=1))
+        readings.append((shares[:, k], grid.read(level, heat, cap, n)))
+    return _mixture(readings)
+
+
+def _mixture(parts: list[tuple[Array, Reading]]) -> Reading:
+    """Readings of a mix of classes, whose problems differ: errors are independent."""
+    weight = np.stack([share for share, _ in parts])
+    each = np.stack([reading.values for _, reading in parts])  # (classes, points, 8)
+    values = (weight[..., None] * each).sum(axis=0)
+    values[:, SD] = np.sqrt(((weight * each[..., SD]) ** 2).sum(axis=0))
+    squares = each[..., TOKENS_SD] ** 2 + each[..., TOKENS] ** 2
+    spread = (weight * squares).sum(axis=0) - values[:, TOKENS] ** 2
+    values[:, TOKENS_SD] = np.sqrt(np.maximum(spread, 0.0))
+    values[:, PROBLEMS:] = each[..., PROBLEMS:].min(axis=0)
+    largest = parts[int(weight.sum(axis=1).argmax())][1]
+    separate = np.any([reading.separate for _, reading in parts], axis=0)
+    return largest._replace(values=values, separate=separate)

@@ -1,69 +1,73 @@
-"""The settings of one strategy that were measured, as a grid without holes where possible.
+"""The settings of one strategy that were measured, as a grid that can be read anywhere.
 
-A grid has an axis for difficulty class, temperature, token cap and n. Calibration need not
-have measured every corner. One that is missing is, in this order,
-
-- *combined*, where the effect of its temperature was measured at another cap and that of
-  its cap at another temperature: the two are added on the logit scale of accuracy, and
-  multiplied for draws and tokens. The smaller effect may well vanish or double where the
-  other applies, and it is no surer than a quarter of the larger: an interaction, uniform
-  within +- max(small, large / 4), joins the noise of the three measurements;
-- *between*, where measured ones lie on both sides of it along one axis;
-- unknown.
-
-A curve that rises between two measured values d apart may do so anywhere: a standard
-deviation of d / sqrt(12) half-way, and less towards the ends, joins that of the
-measurements (a quarter of it in n, whose curves bend smoothly).
+The axes are difficulty class, temperature, token cap and n. Calibration need not have
+measured every corner (temperature, cap): a missing one is combined from three others, else
+read between two, else unknown; see `planner.models.joint_fill`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.models.artifact import Cell, StrategyCurve
+from planner.models.errors import NotMeasuredError
+from planner.models.joint_fill import (
+    ACCURACY,
+    DOUBT,
+    DOUBT_IN_N,
+    N_MAX,
+    POWERS,
+    PROBLEMS,
+    PROMPT,
+    SD,
+    at_ns,
+    between_sd,
+    combined,
+    mixed,
+    step,
+    steps_in_n,
+)
 from planner.models.prediction import Array
 
 Ints = NDArray[np.intp]
-
-MEASURED, COMBINED, BETWEEN, UNKNOWN = range(4)  # how a corner is known; worse is larger
-DOUBT_BETWEEN, DOUBT_IN_N = 1.0, 0.25  # share of d / sqrt(12) above
-# What a corner holds at each n.
-(ACCURACY, SD, DRAWS, TOKENS, TOKENS_SD, PROMPT, PROBLEMS, N_MAX) = range(8)
-_POWERS = (DRAWS, TOKENS, TOKENS_SD)  # powers of n, products of effects
-# Gauss-Hermite nodes and weights of a standard normal: moments of a logit-normal
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+Bools = NDArray[np.bool_]
+Corner = tuple[int, int]  # index of the temperature and of the cap
 
 
-def between_sd(apart: Array, spread: Array, doubt: float) -> Array:
-    """Standard deviation of where a curve runs between measured points; see the module.
+class Reading(NamedTuple):
+    """Values at some points, and what they rest on."""
 
-    Args:
-        apart: Largest difference of the points' values.
-        spread: 1 - the sum of their squared weights: 2 w (1 - w) of two.
-        doubt: How freely it may run.
-    """
-    return np.asarray(doubt * apart / np.sqrt(12) * np.minimum(2 * spread, 1.0))
+    values: Array  # (n_points, 8), quantities of joint_fill
+    between: Array  # (n_points, 4): measured temperatures, then caps, on both sides
+    nearest: Array  # (n_points, 2): measured temperature and cap that weigh most
+    separate: Bools  # (n_points,): some corner was not measured itself
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Grid:
     """One strategy's settings: values where known, NaN elsewhere."""
 
+    name: str  # for errors
     classes: Ints  # difficulty classes, rising
     temperatures: Array  # rising
     caps: Array  # rising
     ns: Array  # rising
-    values: Array  # (classes, temperatures, caps, ns, 8), quantities as named above
-    how: Ints  # (classes, temperatures, caps): MEASURED .. UNKNOWN
-    nearest: Ints  # (classes, temperatures, caps), flat corner whose measurement weighs most
+    values: Array  # (classes, temperatures, caps, ns, 8)
+    measured: Bools  # (classes, temperatures, caps)
+    nearest: (
+        Ints  # (classes, temperatures, caps): flat corner whose measurement weighs most
+    )
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], strategy: str) -> Self:
-        """Gather a strategy's curves; one draw of any strategy is "single"."""
+    def of(cls, cells: Sequence[Cell], strategy: str, name: str) -> Self:
+        """Gather a strategy's curves, and fill what follows from them.
+
+        One draw of any strategy is "single", where that was measured.
+        """
         curves = [(cell, curve) for cell in cells if (curve := _curve(cell, strategy))]
         classes = np.unique([cell.difficulty for cell, _ in curves])
         temperatures = np.unique([cell.temperature for cell, _ in curves])
@@ -71,78 +75,95 @@ class Grid:
         ns = np.unique([float(n) for _, curve in curves for n in curve.n])
         shape = (len(classes), len(temperatures), len(caps))
         values = np.full((*shape, len(ns), N_MAX + 1), np.nan)
-        how = np.full(shape, UNKNOWN, np.intp)
+        measured = np.zeros(shape, bool)
         for cell, curve in curves:
             at = (
                 int(np.searchsorted(classes, cell.difficulty)),
                 int(np.searchsorted(temperatures, cell.temperature)),
                 int(np.searchsorted(caps, cell.max_tokens)),
             )
-            values[at] = _at_ns(_rows(cell, curve), np.array(curve.n, float), ns)
-            how[at] = MEASURED
-        nearest = np.broadcast_to(np.arange(shape[1] * shape[2]).reshape(shape[1:]), shape)
-        grid = cls(
-            classes=classes, temperatures=temperatures, caps=caps, ns=ns, values=values,
-            how=how, nearest=nearest.copy(),
+            values[at] = at_ns(_rows(cell, curve), np.array(curve.n, float), ns)
+            measured[at] = True
+        corners = np.arange(shape[1] * shape[2]).reshape(shape[1:])
+        nearest = np.repeat(corners[None], shape[0], axis=0)
+        for k in range(shape[0]):
+            _fill(values[k], measured[k], nearest[k], temperatures, caps, ns)
+        return cls(
+            name=name, classes=classes, temperatures=temperatures, caps=caps, ns=ns,
+            values=values, measured=measured, nearest=nearest,
         )  # fmt: skip
-        grid._fill()
-        return grid
 
-    def _fill(self) -> None:
-        """Combine or read between, from what is known, until nothing more can be."""
-        for k in range(len(self.classes)):
-            while True:
-                known = self.how[k] != UNKNOWN
-                found = {
-                    at: filled
-                    for at in map(tuple, np.argwhere(~known).tolist())
-                    if (filled := self._combined(k, at, known))
-                } or {
-                    at: filled
-                    for at in map(tuple, np.argwhere(~known).tolist())
-                    if (filled := self._between(k, at, known))
-                }
-                if not found:
-                    break
-                for at, (values, how, nearest) in found.items():
-                    self.values[k][at] = values
-                    self.how[k][at], self.nearest[k][at] = how, nearest
+    @cached_property
+    def _nodes(self) -> Array:
+        """Values, and the steps of those that change with n; (all corners and n, 13)."""
+        steps = steps_in_n(self.values, self.ns)[..., :PROMPT]
+        return np.concatenate([self.values, steps], axis=-1).reshape(-1, N_MAX + 1 + PROMPT)
 
-    def _combined(
-        self, k: int, at: tuple[int, int], known: NDArray[np.bool_]
-    ) -> tuple[Array, int, int] | None:
-        """A corner from the closest three that complete it to a rectangle."""
-        i, j = at
-        others = [
-            (abs(i - a) + abs(j - b), a, b)
-            for a, b in np.argwhere(known).tolist()
-            if a != i and b != j and known[i, b] and known[a, j]
-        ]
-        if not others:
-            return None
-        _, a, b = min(others)
-        v = self.values[k]
-        values = _combine(v[i, b], v[a, j], v[a, b], self.ns, self.ns * self.caps[j])
-        return values, COMBINED, int(self.nearest[k, i, b])
+    @cached_property
+    def _largest_n(self) -> Array:
+        """Largest n known at each corner of all classes, flat; 0 where none is."""
+        known = np.isfinite(self.values[..., ACCURACY])
+        return np.asarray(np.where(known, self.ns, 0.0).max(axis=-1)).ravel()
 
-    def _between(
-        self, k: int, at: tuple[int, int], known: NDArray[np.bool_]
-    ) -> tuple[Array, int, int] | None:
-        """A corner from those on both sides of it, along the caps or the temperatures."""
-        i, j = at
-        lines = (
-            (known[i], self.caps, j, lambda x: (i, x)),
-            (known[:, j], self.temperatures, i, lambda x: (x, j)),
+    def read(self, difficulty: Ints, temperature: Array, cap: Ints, n: Ints) -> Reading:
+        """Values at some points, all arrays (n_points,).
+
+        Raises:
+            NotMeasuredError: A point out of reach; it names the nearest measured.
+        """
+        k = np.searchsorted(self.classes, difficulty)
+        k = np.minimum(k, len(self.classes) - 1)
+        if (off := self.classes[k] != difficulty).any():
+            raise NotMeasuredError(
+                f"{self.name}: class {difficulty[off][0]} is not measured; measured are"
+                f" {', '.join(map(str, self.classes.tolist()))}"
+            )
+        i, i_up, u = _bracket(self.temperatures, temperature, f"{self.name}: temperature")
+        j, j_up, v = _bracket(self.caps, cap, f"{self.name}: max_tokens")
+        at, at_up, _ = _bracket(self.ns, n, f"{self.name}: n")
+        inside = at_up > at
+        w = np.zeros(len(n))
+        ratio = np.where(inside, self.ns[at_up] / self.ns[at], np.e)
+        np.divide(np.log(n / self.ns[at]), np.log(ratio), out=w, where=inside)
+
+        low, up = (k * len(self.temperatures) + i), (k * len(self.temperatures) + i_up)
+        width = len(self.caps)
+        corner = np.stack(
+            [low * width + j, up * width + j, low * width + j_up, up * width + j_up]
         )
-        for there, axis, own, corner in lines:
-            below, above = np.flatnonzero(there[:own]), np.flatnonzero(there[own + 1 :])
-            if len(below) and len(above):
-                low, high = int(below[-1]), int(above[0]) + own + 1
-                w = float((axis[own] - axis[low]) / (axis[high] - axis[low]))
-                one, two = self.values[k][corner(low)], self.values[k][corner(high)]
-                closer = corner(high if w > 0.5 else low)
-                return _mixed(one, two, w), BETWEEN, int(self.nearest[k][closer])
-        return None
+        weight = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v])
+        if (off := (self._largest_n[corner] < n).any(axis=0)).any():
+            self._refuse(difficulty[off][0], temperature[off][0], cap[off][0], n[off][0])
+        heaviest = corner[weight.argmax(axis=0), np.arange(len(n))]
+        nearest = self.nearest.ravel()[heaviest]
+        return Reading(
+            values=_mix(self._nodes[corner * len(self.ns) + at], weight, w),
+            between=np.stack(
+                [
+                    self.temperatures[i], self.temperatures[i_up],
+                    self.caps[j], self.caps[j_up],
+                ], axis=1,
+            ),
+            nearest=np.stack(
+                [self.temperatures[nearest // width], self.caps[nearest % width]], axis=1
+            ),
+            separate=~self.measured.ravel()[corner].all(axis=0),
+        )  # fmt: skip
+
+    def _refuse(self, difficulty: int, temperature: float, cap: int, n: int) -> None:
+        k = int(np.searchsorted(self.classes, difficulty))
+        distance = abs(self.temperatures[:, None] - temperature) / np.ptp(
+            [*self.temperatures, temperature, temperature + 1]
+        ) + abs(np.log(self.caps / cap))
+        i, j = np.unravel_index(
+            np.where(self.measured[k], distance, np.inf).argmin(), distance.shape
+        )
+        largest = self._largest_n.reshape(self.measured.shape)[k, i, j]
+        raise NotMeasuredError(
+            f"{self.name} n={n} max_tokens={cap} T={temperature:g} class {difficulty}: not"
+            f" measured, nor are its effects; nearest measured is n <= {largest:g}"
+            f" max_tokens={self.caps[j]:g} T={self.temperatures[i]:g}"
+        )
 
 
 def _curve(cell: Cell, strategy: str) -> StrategyCurve | None:
@@ -151,122 +172,117 @@ def _curve(cell: Cell, strategy: str) -> StrategyCurve | None:
 
 def _rows(cell: Cell, curve: StrategyCurve) -> Array:
     """A curve's values at its own n, (n, 8)."""
-    rows = np.empty((len(curve.n), N_MAX + 1))
-    rows[:, ACCURACY] = np.clip(curve.accuracy, 0.0, 1.0)
-    rows[:, SD] = curve.accuracy_sd
-    rows[:, DRAWS] = np.maximum(curve.draws, 1.0)
-    rows[:, TOKENS], rows[:, TOKENS_SD] = curve.output_tokens, curve.output_tokens_sd
-    rows[:, PROMPT], rows[:, PROBLEMS] = cell.prompt_tokens, cell.n_problems
-    rows[:, N_MAX] = curve.n_max
+    columns = (
+        np.clip(curve.accuracy, 0.0, 1.0), curve.accuracy_sd, np.maximum(curve.draws, 1.0),
+        curve.output_tokens, curve.output_tokens_sd,
+        *(np.full(len(curve.n), x) for x in (cell.prompt_tokens, cell.n_problems)),
+        np.full(len(curve.n), curve.n_max),
+    )  # fmt: skip
+    rows = np.stack(columns, axis=1).astype(float)
     single = _curve(cell, "single")
     if single is not None and single is not curve and curve.n[0] == 1:
-        rows[0] = _rows(cell, single)[0]
-        rows[0, N_MAX] = curve.n_max
+        rows[0, :N_MAX] = _rows(cell, single)[0, :N_MAX]
     return rows
 
 
-def steps_in_n(values: Array, ns: Array) -> Array:
-    """What turns values at one n into those at the next, same shape; zero at the last.
-
-    A difference; of the quantities that are powers of n, the log of a ratio (a difference
-    where they start from zero: fixed lengths have no spread at n = 1).
-    """
-    steps = np.zeros_like(values)
-    steps[..., :-1, :] = np.diff(values, axis=-2)
-    for q in _POWERS:
-        low, high = values[..., :-1, q], values[..., 1:, q]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.log(high / low)
-        steps[..., :-1, q] = np.where(low > 0, ratio, high)
-    return steps
-
-
-def step(value: Array, change: Array, weight: Array) -> Array:
-    """A power of n between two n; exact at the first, and close where not every draw is."""
-    return np.where(value > 0, value * np.exp(weight * change), weight * change)
-
-
-def _at_ns(rows: Array, own: Array, ns: Array) -> Array:
-    """A curve's values at the grid's n, read on a log scale; NaN beyond its own."""
-    low = np.clip(np.searchsorted(own, ns, side="right") - 1, 0, len(own) - 1)
-    high = np.minimum(low + 1, len(own) - 1)
-    inside = (own[low] < ns) & (ns < own[high])
-    w = np.zeros(len(ns))
-    np.divide(np.log(ns / own[low]), np.log(own[high] / own[low]), out=w, where=inside)
-    w = w[:, None]
-    change = steps_in_n(rows, own)[low]
-    out = rows[low] + w * change
-    for q in _POWERS:
-        out[:, q] = step(rows[low, q], change[:, q], w[:, 0])
-    doubt = between_sd(abs(change[:, ACCURACY]), 2 * w[:, 0] * (1 - w[:, 0]), DOUBT_IN_N)
-    out[:, SD] = np.hypot(out[:, SD], doubt)
-    out[:, PROMPT:] = rows[low, PROMPT:]
-    out[(ns < own[0]) | (ns > own[-1])] = np.nan
-    return out
+def _fill(
+    values: Array,
+    measured: Bools,
+    nearest: Ints,
+    temperatures: Array,
+    caps: Array,
+    ns: Array,
+) -> None:
+    """Fill one class's corners from those known, until nothing more follows."""
+    known = measured.copy()
+    while not known.all():
+        missing = [(i, j) for i, j in np.argwhere(~known).tolist()]
+        found: dict[Corner, tuple[Array, int]] = {}
+        for i, j in missing:
+            if other := _rectangle((i, j), known):
+                a, b = other
+                most = ns * caps[j]
+                filled = combined(values[i, b], values[a, j], values[a, b], ns, most)
+                found[i, j] = filled, int(nearest[i, b])
+        for i, j in missing if not found else ():
+            if pair := _neighbours((i, j), known):
+                low, up = pair
+                w = (
+                    (caps[j] - caps[low[1]]) / (caps[up[1]] - caps[low[1]])
+                    if (low[0] == i)
+                    else (temperatures[i] - temperatures[low[0]])
+                    / (temperatures[up[0]] - temperatures[low[0]])
+                )
+                closer = up if w > 0.5 else low
+                found[i, j] = mixed(values[low], values[up], w), int(nearest[closer])
+        if not found:
+            return
+        for at, (filled, corner) in found.items():
+            values[at], nearest[at], known[at] = filled, corner, True
 
 
-def _mixed(low: Array, high: Array, w: float) -> Array:
-    """Values (ns, 8) at weight w from one corner to another."""
-    out = (1 - w) * low + w * high
-    apart = abs(high[:, ACCURACY] - low[:, ACCURACY])
-    doubt = between_sd(apart, np.float64(2 * w * (1 - w)), DOUBT_BETWEEN)
-    out[:, SD] = np.hypot(out[:, SD], doubt)
-    out[:, PROBLEMS:] = np.minimum(low, high)[:, PROBLEMS:]
-    return out
+def _rectangle(at: Corner, known: Bools) -> Corner | None:
+    """The closest corner that, with the two between it and `at`, is known."""
+    i, j = at
+    others = [
+        (abs(i - a) + abs(j - b), a, b)
+        for a, b in np.argwhere(known).tolist()
+        if a != i and b != j and known[i, b] and known[a, j]
+    ]
+    return min(others)[1:] if others else None
 
 
-def _combine(
-    same_t: Array, same_cap: Array, other: Array, ns: Array, most_tokens: Array
-) -> Array:
-    """Values (ns, 8) where the effects of temperature and cap meet unmeasured.
+def _neighbours(at: Corner, known: Bools) -> tuple[Corner, Corner] | None:
+    """Known corners on both sides, along the caps, else along the temperatures."""
+    i, j = at
+    lines: tuple[list[Corner], ...] = (
+        [(i, b) for b in np.flatnonzero(known[i]).tolist()],
+        [(a, j) for a in np.flatnonzero(known[:, j]).tolist()],
+    )
+    for line in lines:
+        below, above = [c for c in line if c < at], [c for c in line if c > at]
+        if below and above:
+            return below[-1], above[0]
+    return None
+
+
+def _bracket(grid: Array, x: NDArray[np.generic], what: str) -> tuple[Ints, Ints, Array]:
+    """The neighbours of x on a grid (one, where x is on it), and the upper one's weight."""
+    at = np.asarray(x, float)
+    if (off := (at < grid[0]) | (at > grid[-1])).any():
+        first = at[off][0]
+        raise NotMeasuredError(
+            f"{what} {first:g} is outside measured {grid[0]:g} to {grid[-1]:g}; nearest"
+            f" measured is {min(max(first, grid[0]), grid[-1]):g}"
+        )
+    low = np.searchsorted(grid, at, side="right") - 1
+    up = np.minimum(low + (grid[low] < at), len(grid) - 1)
+    gap = np.where(up > low, grid[up] - grid[low], 1.0)
+    return low, up, np.asarray((at - grid[low]) / gap)
+
+
+def _mix(nodes: Array, weight: Array, w: Array) -> Array:
+    """Values at points between four corners and two n.
 
     Args:
-        same_t: At the corner's temperature and another cap.
-        same_cap: At its cap and another temperature.
-        other: At both others.
-        ns: Of the rows.
-        most_tokens: Output at most, (ns,).
+        nodes: Values and steps at each corner's lower n, (4, n_points, 13).
+        weight: Of the corners, (4, n_points).
+        w: Of the upper n, on a log scale, (n_points,).
+
+    Returns:
+        (n_points, 8).
     """
-    out = same_t.copy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        product = same_t * same_cap / other
-    for q, least, most in (
-        (DRAWS, 1.0, ns), (TOKENS, 0.0, most_tokens), (TOKENS_SD, 0.0, np.inf)
-    ):  # fmt: skip
-        known = np.where(other[:, q] > 0, product[:, q], same_cap[:, q])
-        out[:, q] = np.clip(known, least, most)
-    for q in (PROBLEMS, N_MAX):
-        out[:, q] = np.minimum(np.minimum(same_t[:, q], same_cap[:, q]), other[:, q])
-    size = out[:, PROBLEMS]
-    logits, variances = zip(
-        *(_logit(v[:, ACCURACY], v[:, SD], size) for v in (same_t, same_cap, other)),
-        strict=True,
-    )
-    effects = np.sort(abs(np.stack(logits[:2]) - logits[2]), axis=0)
-    interaction = np.maximum(effects[0], effects[1] / 4) ** 2 / 3
-    at = logits[0] + logits[1] - logits[2]
-    sd = np.sqrt(sum(variances) + interaction)
-    out[:, ACCURACY], out[:, SD] = _from_logit(at, sd, size)
+    out = np.empty((len(w), N_MAX + 1))
+    change = nodes[..., N_MAX + 1 :]
+    accuracy = nodes[..., ACCURACY] + w * change[..., ACCURACY]
+    in_n = between_sd(abs(change[..., ACCURACY]), 2 * w * (1 - w), DOUBT_IN_N)
+    sd = np.hypot(nodes[..., SD] + w * change[..., SD], in_n)
+    apart = accuracy.max(axis=0) - accuracy.min(axis=0)
+    doubt = between_sd(apart, 1 - (weight**2).sum(axis=0), DOUBT)
+    out[:, ACCURACY] = (weight * accuracy).sum(axis=0)
+    out[:, SD] = np.hypot((weight * sd).sum(axis=0), doubt)
+    for q in POWERS:
+        out[:, q] = (weight * step(nodes[..., q], change[..., q], w)).sum(axis=0)
+    out[:, PROMPT] = (weight * nodes[..., PROMPT]).sum(axis=0)
+    out[:, PROBLEMS:] = nodes[..., PROBLEMS : N_MAX + 1].min(axis=0)
     return out
-
-
-def _logit(accuracy: Array, sd: Array, size: Array) -> tuple[Array, Array]:
-    """Empirical logit of an accuracy over `size` problems, half a problem each way added
-    so that 0 and 1 have one, and its variance.
-    """  # noqa: D205
-    p = (accuracy * size + 0.5) / (size + 1)
-    slope = size / (size + 1) / (p * (1 - p))
-    return np.log(p / (1 - p)), (slope * sd) ** 2
-
-
-def _from_logit(mean: Array, sd: Array, size: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of the accuracy of a normal empirical logit."""
-    p = 1 / (1 + np.exp(-(mean[:, None] + sd[:, None] * _NODES)))
-    values = np.clip((p * (size + 1)[:, None] - 0.5) / size[:, None], 0.0, 1.0)
-    centre = values @ _WEIGHTS
-    return centre, np.sqrt((values - centre[:, None]) ** 2 @ _WEIGHTS)
-
-
-def strategies(cells: Iterable[Cell]) -> list[str]:
-    """Strategies that some cell has a curve of, sorted."""
-    return sorted({curve.strategy for cell in cells for curve in cell.curves})

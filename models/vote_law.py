@@ -22,7 +22,6 @@ from planner.models.lengths import Recorded
 from planner.models.prediction import Array, Prediction
 from planner.models.vote_race import Side, run_votes
 from planner.models.vote_theory import effective_votes
-from planner.models.vote_weights import SideWeights, VoteWeights
 
 _ROWS = 1 << 17  # posterior draws of one problem's answers, all problems together
 _MIN_DRAWS, _MAX_DRAWS = 100, 400
@@ -40,14 +39,13 @@ class VoteLaw:
 
     answers: AnswerLaw
     silent: CoverageLaw | None  # share of draws without an answer; None if all answer
-    weights: VoteWeights | None  # of the votes; None if all count alike
     n_max: int  # draws a problem behind the fit
 
     @classmethod
-    def fit(cls, recorded: Recorded, weight: Array | None = None) -> Self:
-        """Fit one table by itself; arguments and errors are those of `fit_votes`."""
-        law = fit_votes([recorded], None if weight is None else [weight])[0]
-        return cls(law.answers, law.silent, law.weights, law.n_max)
+    def fit(cls, recorded: Recorded) -> Self:
+        """Fit one table by itself; raises as `fit_votes` does."""
+        law = fit_votes([recorded])[0]
+        return cls(law.answers, law.silent, law.n_max)
 
     def predict(
         self, n: ArrayLike, rng: np.random.Generator, *, rho: float = 0.0
@@ -113,11 +111,6 @@ class VoteLaw:
         steps = -(-size // chains)
         made = counts.n_right + counts.n_wrong + counts.silent
         begun = np.tile(made if measured else np.zeros(problems), chains)[:, None]
-        sums_right, sums_wrong = counts.right, counts.wrong
-        own_right = own_wrong = None
-        if self.weights is not None:
-            own_right, own_wrong = self.weights.right, self.weights.wrong
-            sums_right, sums_wrong = own_right.total, own_wrong.total
         order = np.argsort(points)
         wins = np.empty((steps, chains * problems, len(points)))
         luck = np.zeros(len(points))
@@ -125,12 +118,11 @@ class VoteLaw:
             range(steps), self.answers.draws(rng, chains), strict=False
         ):
             answering = 1 - self._silent(rng, chains)
-            right, wrong = (
-                _side(share * answering, rest * answering[..., 0], sums * measured, w, rng)
-                for share, rest, sums, w in (
-                    (shares.right, shares.rest[..., 0], sums_right, own_right),
-                    (shares.wrong, shares.rest[..., 1], sums_wrong, own_wrong),
-                )
+            right = _side(
+                shares.right, shares.rest[..., 0], counts.right * measured, answering
+            )
+            wrong = _side(
+                shares.wrong, shares.rest[..., 1], counts.wrong * measured, answering
             )
             # a fraction of a vote is one vote so often
             new = np.maximum(points[order] - begun, 0.0)
@@ -163,19 +155,15 @@ class VoteLaw:
         return np.asarray(rng.beta(a + counts.silent, b + votes)[..., None])
 
 
-def fit_votes(
-    tables: Sequence[Recorded], weights: Sequence[Array] | None = None
-) -> list[VoteLaw]:
+def fit_votes(tables: Sequence[Recorded]) -> list[VoteLaw]:
     """Fit tables of one task at once: how answers split in one is news of the others.
 
     Args:
         tables: Of models, or temperatures; no draw twice.
-        weights: Of the draws of each table, (P, N), at least 0, where votes are weighted.
 
     Raises:
-        InputError: No table, or one without a problem; a vote without weight.
-        FitError: No problem of a table with two draws that answer; weighted votes that are
-            all right, or all wrong.
+        InputError: No table, or one without a problem.
+        FitError: No problem of a table with two draws that answer.
     """
     counts = [count_answers(table) for table in tables]
     if not counts or not all(len(c.silent) for c in counts):
@@ -190,42 +178,21 @@ def fit_votes(
         CoverageLaw.fit(c.silent, t.n_samples, WEAK_PRIOR) if c.silent.any() else None
         for c, t in zip(counts, tables, strict=True)
     ]
-    fitted = [
-        None if weights is None else VoteWeights.fit(table, weights[i])
-        for i, table in enumerate(tables)
-    ]
     return [
-        VoteLaw(law, none, weight, int(table.n_samples.max()))
-        for law, none, weight, table in zip(
-            fit_answers(counts), silent, fitted, tables, strict=True
-        )
+        VoteLaw(law, none, int(table.n_samples.max()))
+        for law, none, table in zip(fit_answers(counts), silent, tables, strict=True)
     ]
 
 
-def _side(
-    share: Array,
-    rest: Array,
-    begun: Array,
-    weights: SideWeights | None,
-    rng: np.random.Generator,
-) -> Side:
-    """Chains and problems as rows; `begun` is the score of the answers seen so far."""
+def _side(share: Array, rest: Array, begun: Array, answering: Array) -> Side:
+    """Chains and problems as rows; `begun` are votes of the answers seen so far."""
     chains, problems, width = share.shape
-    rows, seen = chains * problems, begun.shape[1]
     start = np.zeros((problems, width))
-    start[:, :seen] = begun
-    if weights is None:
-        weight, spread = np.ones((rows, width + 1)), 0.0
-    else:
-        each = [weights.draw(rng, width - seen) for _ in range(chains)]
-        weight, spread = np.concatenate(each), weights.spread
+    start[:, : begun.shape[1]] = begun
     return Side.of(
-        share.reshape(rows, width),
-        np.tile(start, (chains, 1)),
-        rest.ravel(),
-        weight,
-        spread,
-    )
+        (share * answering).reshape(-1, width), np.tile(start, (chains, 1)),
+        (rest * answering[..., 0]).ravel(),
+    )  # fmt: skip
 
 
 def _without_noise(draws: Array, noise: Array) -> Array:

@@ -15,26 +15,18 @@ class Side:
     """The right answers of many problems, or the wrong ones; rows are problems."""
 
     share: Array  # (rows, K), of all draws, answers that may win
-    begun: Array  # (rows, K), score they start with
+    begun: Array  # (rows, K), votes they start with
     rest: Array  # (rows,), share of all other answers, each drawn at most once
-    weight: Array  # (rows, K + 1), mean weight of a vote; the last of any other answer
-    spread: float  # standard deviation of a vote's weight around it
 
     @classmethod
-    def of(
-        cls, share: Array, begun: Array, rest: Array, weight: Array, spread: float
-    ) -> "Side":
+    def of(cls, share: Array, begun: Array, rest: Array) -> "Side":
         """Keep the answers that may win; the others join the rest."""
         keep = min(_CANDIDATES, share.shape[1])
-        scale = np.maximum(begun.sum(axis=1, keepdims=True), 1e-300)
+        scale = np.maximum(begun.sum(axis=1, keepdims=True), 1.0)
         top = np.argpartition(-(share + begun / scale), keep - 1, axis=1)[:, :keep]
         kept = np.take_along_axis(share, top, 1)
-        columns = np.concatenate([top, np.full((len(top), 1), weight.shape[1] - 1)], axis=1)
-        return cls(
-            kept, np.take_along_axis(begun, top, 1),
-            rest + np.maximum(share.sum(axis=1) - kept.sum(axis=1), 0.0),
-            np.take_along_axis(weight, columns, 1), spread,
-        )  # fmt: skip
+        lost = np.maximum(share.sum(axis=1) - kept.sum(axis=1), 0.0)
+        return cls(kept, np.take_along_axis(begun, top, 1), rest + lost)
 
 
 def run_votes(
@@ -61,15 +53,13 @@ def run_votes(
     chance /= chance.sum(axis=1, keepdims=True)
     none = np.zeros((len(share), 1))
     begun = np.concatenate([right.begun, none, wrong.begun, none], axis=1)
-    weight = np.concatenate([right.weight, wrong.weight], axis=1)
-    spread = np.where(np.arange(share.shape[1]) < k, right.spread, wrong.spread)
     counts, made = np.zeros_like(share), np.zeros(len(share))
     out = np.empty(new_votes.shape)
     for j, total in enumerate(new_votes.T):
         if np.isinf(total).all():
-            score = share * weight
-            score[:, [k - 1, -1]] = 0.0
-            out[:, j] = _right_share(score, np.ones_like(score), k)
+            modal = share.copy()
+            modal[:, [k - 1, -1]] = 0.0
+            out[:, j] = _right_share(modal, np.ones_like(modal), k)
             continue
         more = total - made
         if more.max(initial=0) <= _EXACT:
@@ -81,22 +71,17 @@ def run_votes(
             noise -= chance * noise.sum(axis=1, keepdims=True)
             counts += np.maximum(np.rint(mean + noise), 0.0)[:, :-1]
         made = total
-        votes = counts.copy()
-        each = np.ones_like(votes)
+        votes, each = begun + counts, np.ones_like(counts)
         for rest in (k - 1, -1):  # so many answers with one vote
             each[:, rest] = counts[:, rest]
             votes[:, rest] = np.minimum(counts[:, rest], 1.0)
-        score = votes * weight
-        if spread.any():
-            score += np.sqrt(votes) * spread * rng.standard_normal(score.shape)
-        score = begun + np.maximum(score, 0.0)
-        out[:, j] = _right_share(score, each, k)
+        out[:, j] = _right_share(votes, each, k)
     return out
 
 
-def _right_share(score: Array, each: Array, k: int) -> Array:
-    """Share of the best-scored answers that are right, the first k columns; (rows,)."""
-    best = score.max(axis=1, keepdims=True)
-    winners = np.where((score == best) & (best > 0), each, 0.0)
+def _right_share(votes: Array, each: Array, k: int) -> Array:
+    """Share of the most voted answers that are right, the first k columns; (rows,)."""
+    best = votes.max(axis=1, keepdims=True)
+    winners = np.where((votes == best) & (best > 0), each, 0.0)
     total = winners.sum(axis=1)
     return np.asarray(winners[:, :k].sum(axis=1) / np.maximum(total, 1.0))

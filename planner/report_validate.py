@@ -89,7 +89,7 @@ def write_validation(
     parts.append(("how", "How", _how(notes, settings)))
     n_sets = rows.groupby(["benchmark", "model"]).ngroups
     subtitle = (
-        f"{n_sets} sets of problems, {len(benchmarks.models)} benchmarks, {settings}. "
+        f"{n_sets} sets of problems in {', '.join(benchmarks.models[:6])}; {settings}. "
         "Laws fitted to a few draws of every problem, judged on all of them."
     )
     write_atomic(path, page(f"Validation: {title}", subtitle, parts))

@@ -41,10 +41,9 @@ def random_shares(rng, problems=60, kinds=12):
     return np.concatenate([p, (1 - p) * wrong], axis=1)
 
 
-def side(share, rows, weight=1.0, spread=0.0):
+def side(share, rows):
     share = np.tile(np.asarray(share, float), (rows, 1))
-    weights = np.full((rows, share.shape[1] + 1), weight)
-    return Side.of(share, np.zeros_like(share), np.zeros(rows), weights, spread)
+    return Side.of(share, np.zeros_like(share), np.zeros(rows))
 
 
 def test_the_race_of_known_shares_is_the_multinomials(rng):
@@ -68,21 +67,12 @@ def test_many_votes_are_nearly_binomial(rng):
     assert abs(got.mean() - exact) < 5 * got.std() / np.sqrt(rows) + 1 / n
 
 
-def test_a_heavier_vote_wins(rng):
-    rows = 2000
-    new = np.full((rows, 1), 200.0)
-    heavy = run_votes(side([0.4], rows, 2.0), side([0.6], rows, 1.0), new, rng)
-    light = run_votes(side([0.4], rows, 1.0), side([0.6], rows, 1.0), new, rng)
-    assert heavy.mean() > 0.95
-    assert light.mean() < 0.05
-
-
 def test_scattered_answers_win_as_often_as_they_are_drawn(rng):
     """Every answer once: the earliest wins, right with the share of right draws."""
     rows = 20_000
-    none, ones = np.zeros((rows, 1)), np.ones((rows, 2))
-    right = Side(none, none, np.full(rows, 0.3), ones, 0.0)
-    wrong = Side(none, none, np.full(rows, 0.7), ones, 0.0)
+    none = np.zeros((rows, 1))
+    right = Side(none, none, np.full(rows, 0.3))
+    wrong = Side(none, none, np.full(rows, 0.7))
     got = run_votes(right, wrong, np.full((rows, 1), 8.0), rng)[:, 0]
     assert abs(got.mean() - 0.3) < 5 * got.std() / np.sqrt(rows)
 
@@ -175,15 +165,6 @@ def test_two_classes_are_two_binomials():
     assert got == pytest.approx(0.25 * own[0] + 0.75 * own[1])
 
 
-def test_scores_lift_the_vote_only_where_they_tell(rng):
-    shares = np.tile([0.4, 0.6], (80, 1))
-    table = drawn(shares, 128, rng)
-    telling = np.where(table.correct, 3.0, 1.0) + rng.uniform(-0.2, 0.2, table.answer.shape)
-    deaf = rng.uniform(0.8, 1.2, table.answer.shape)
-    assert VoteLaw.fit(table, telling).predict(200, rng).mean[0] > 0.9
-    assert VoteLaw.fit(table, deaf).predict(200, rng).mean[0] < 0.3
-
-
 def test_tables_fitted_together_lend_each_other_strength(rng):
     tables = [drawn(random_shares(rng, 20), 4, rng) for _ in range(6)]
     laws = fit_votes(tables)
@@ -222,8 +203,6 @@ def test_bad_input_is_refused(rng):
         law.predict(4, rng, rho=1.5)
     with pytest.raises(InputError, match="made"):
         law.predict_measured(2, rng)
-    with pytest.raises(InputError, match="weight"):
-        VoteLaw.fit(table, np.full(table.answer.shape, np.nan))
 
 
 def test_draws_already_made_stay_made(rng):
