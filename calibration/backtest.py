@@ -201,7 +201,7 @@ def _carry_out(sets: Sequence[_Set], seed: int, job: _Job) -> _Done:
                 points = s.points(size)
                 ours = forecast.predict_measured(points, s.n, rng)
                 at = (size, redraw, points, s.truth(points))
-                rows += _rows(s.name, OURS, *at, ours.mean, *ours.interval())
+                rows += _rows(s.name, OURS, *at, ours.median, *ours.interval())
                 for name, mean in _published(c, size, points):
                     rows += _rows(s.name, name, *at, mean)
             if redraw < _WIDTH_REDRAWS:

@@ -15,6 +15,7 @@ is that of one turn, and flagged.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -95,7 +96,7 @@ class OptionPoints:
         sizes = {len(c) for c in columns} | ({len(mix)} if shares is not None else set())
         if len(sizes - {1}) > 1 or any(c.ndim != 1 for c in columns) or mix.ndim != 2:
             raise InputError("options need columns of one length")
-        size = max(sizes)
+        size = 0 if 0 in sizes else max(sizes)
         name, draws, cap, heat, level, rounds, prompt, rows = (
             np.broadcast_to(c, (size,)) for c in columns
         )
@@ -141,6 +142,7 @@ class JointPrediction:
     between: Array  # (n_points, 4): measured temperatures, then caps, on both sides
     nearest: Array  # (n_points, 2): measured temperature and cap that weigh most
     separate: Bools  # the settings around it were not all measured jointly
+    on_grid: Bools  # strategy, n, cap and temperature were measured
     other_prompts: Bools  # prompt_tokens were given, and are not those measured
 
     @property
@@ -169,21 +171,17 @@ class JointPrediction:
         draws = np.clip(self.accuracy + self.accuracy_sd * z, 0.0, 1.0)
         return Prediction(draws, "1", self.extrapolated)
 
-    @property
+    @cached_property
     def batch(self) -> Ints:
         """Rows of a decode step."""
         reference = self.law.cost_model.reference_batch
         return np.where(self.points.batch > 0, self.points.batch, reference)
 
-    @property
+    @cached_property
     def context_tokens(self) -> Array:
         """Longest context: history, prompt and answer at the end of the last turn."""
-        return np.asarray(self.points.turns * self.prompt_tokens + self._answer_tokens)
-
-    @property
-    def _answer_tokens(self) -> Array:
-        """Output of one draw, times the turns."""
-        return self.points.turns * self.output_tokens / self.draws
+        answer = self.output_tokens / self.draws
+        return np.asarray(self.points.turns * (self.prompt_tokens + answer))
 
     def cost(self) -> Array:
         """Expected cost of a prompt, or conversation, (n_points, 6), columns as UNITS.
@@ -195,7 +193,7 @@ class JointPrediction:
         turns, batch, each = self.points.turns, self.batch, self.output_tokens / self.draws
         for rows in np.unique(batch).tolist():
             model = replace(self.law.cost_model, reference_batch=rows)
-            for turn in range(int(turns.max())):
+            for turn in range(int(turns.max(initial=0))):
                 at = (batch == rows) & (turns > turn)
                 prompt = (turn + 1) * self.prompt_tokens[at] + turn * each[at]
                 draws = self.draws[at] / turns[at]
@@ -266,13 +264,13 @@ class JointLaw:
         """What options give and use.
 
         Raises:
-            NotMeasuredError: A strategy, class, temperature, cap or n out of reach; it names
-                the nearest that was measured.
+            NotMeasuredError: A strategy, class, temperature, cap or n out of reach; it
+                names the nearest that was measured.
         """
         size = len(points)
         whole = Reading(
             np.empty((size, N_MAX + 1)), np.empty((size, 4)), np.empty((size, 2)),
-            np.zeros(size, bool),
+            np.zeros(size, bool), np.zeros(size, bool),
         )  # fmt: skip
         left = np.ones(size, bool)
         for strategy, grid in self.grids.items():
@@ -297,6 +295,7 @@ class JointLaw:
             output_tokens_sd=turns * v[:, TOKENS_SD],  # long in one turn, long in all
             n_problems=v[:, PROBLEMS].astype(np.intp), n_max=v[:, N_MAX].astype(np.intp),
             between=whole.between, nearest=whole.nearest, separate=whole.separate,
+            on_grid=whole.on_grid,
             other_prompts=given & (abs(points.prompt_tokens - v[:, PROMPT]) > _SAME_PROMPT),
         )  # fmt: skip
 

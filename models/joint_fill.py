@@ -28,7 +28,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-def between_sd(apart: Array, spread: Array, doubt: float) -> Array:
+def between_sd(apart: Array, spread: Array | float, doubt: float) -> Array:
     """Standard deviation of where a curve runs between measured points; see the module.
 
     Args:
@@ -40,7 +40,7 @@ def between_sd(apart: Array, spread: Array, doubt: float) -> Array:
 
 
 def steps_in_n(values: Array, ns: Array) -> Array:
-    """What turns values at one n into those at the next, same shape; zero at the last.
+    """What turns values at one n into those at the next, same shape; zero where none is.
 
     A difference; of the quantities that are powers of n, the log of a ratio (a difference
     where they start from zero: fixed lengths have no spread at n = 1).
@@ -52,7 +52,7 @@ def steps_in_n(values: Array, ns: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.log(high / low)
         steps[..., :-1, q] = np.where(low > 0, ratio, high)
-    return steps
+    return np.nan_to_num(steps)
 
 
 def step(value: Array, change: Array, weight: Array) -> Array:
@@ -62,6 +62,8 @@ def step(value: Array, change: Array, weight: Array) -> Array:
 
 def at_ns(rows: Array, own: Array, ns: Array) -> Array:
     """A curve's values at the grid's n, read on a log scale; NaN beyond its own."""
+    if np.array_equal(own, ns):  # the usual case, and much faster
+        return rows
     low = np.clip(np.searchsorted(own, ns, side="right") - 1, 0, len(own) - 1)
     high = np.minimum(low + 1, len(own) - 1)
     inside = (own[low] < ns) & (ns < own[high])
@@ -83,7 +85,7 @@ def mixed(low: Array, high: Array, w: float) -> Array:
     """Values (ns, 8) at weight w from one corner to another."""
     out = (1 - w) * low + w * high
     apart = abs(high[:, ACCURACY] - low[:, ACCURACY])
-    doubt = between_sd(apart, np.float64(2 * w * (1 - w)), DOUBT)
+    doubt = between_sd(apart, 2 * w * (1 - w), DOUBT)
     out[:, SD] = np.hypot(out[:, SD], doubt)
     out[:, PROBLEMS:] = np.minimum(low, high)[:, PROBLEMS:]
     return out

@@ -8,7 +8,7 @@ read between two, else unknown; see `planner.models.joint_fill`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class Reading(NamedTuple):
     between: Array  # (n_points, 4): measured temperatures, then caps, on both sides
     nearest: Array  # (n_points, 2): measured temperature and cap that weigh most
     separate: Bools  # (n_points,): some corner was not measured itself
+    on_grid: Bools  # (n_points,): the very settings were measured
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -133,9 +134,10 @@ class Grid:
         )
         weight = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v])
         if (off := (self._largest_n[corner] < n).any(axis=0)).any():
-            self._refuse(difficulty[off][0], temperature[off][0], cap[off][0], n[off][0])
+            self._refuse(int(k[off][0]), temperature[off][0], cap[off][0], n[off][0])
         heaviest = corner[weight.argmax(axis=0), np.arange(len(n))]
         nearest = self.nearest.ravel()[heaviest]
+        separate = np.asarray((~self.measured.ravel()[corner]).any(axis=0))
         return Reading(
             values=_mix(self._nodes[corner * len(self.ns) + at], weight, w),
             between=np.stack(
@@ -147,22 +149,20 @@ class Grid:
             nearest=np.stack(
                 [self.temperatures[nearest // width], self.caps[nearest % width]], axis=1
             ),
-            separate=~self.measured.ravel()[corner].all(axis=0),
+            separate=separate,
+            on_grid=~(separate | inside | (i_up > i) | (j_up > j)),
         )  # fmt: skip
 
-    def _refuse(self, difficulty: int, temperature: float, cap: int, n: int) -> None:
-        k = int(np.searchsorted(self.classes, difficulty))
-        distance = abs(self.temperatures[:, None] - temperature) / np.ptp(
-            [*self.temperatures, temperature, temperature + 1]
-        ) + abs(np.log(self.caps / cap))
-        i, j = np.unravel_index(
-            np.where(self.measured[k], distance, np.inf).argmin(), distance.shape
-        )
+    def _refuse(self, k: int, temperature: float, cap: int, n: int) -> NoReturn:
+        apart = abs(self.temperatures[:, None] - temperature) + abs(np.log(self.caps / cap))
+        flat = np.where(self.measured[k], apart, np.inf).argmin()
+        i, j = divmod(int(flat), len(self.caps))
         largest = self._largest_n.reshape(self.measured.shape)[k, i, j]
         raise NotMeasuredError(
-            f"{self.name} n={n} max_tokens={cap} T={temperature:g} class {difficulty}: not"
-            f" measured, nor are its effects; nearest measured is n <= {largest:g}"
-            f" max_tokens={self.caps[j]:g} T={self.temperatures[i]:g}"
+            f"{self.name} n={n} max_tokens={cap} T={temperature:g} class"
+            f" {self.classes[k]}: not measured, nor all effects it needs; nearest measured"
+            f" is max_tokens={self.caps[j]:g} T={self.temperatures[i]:g}, up to"
+            f" n={largest:g}"
         )
 
 
@@ -201,20 +201,14 @@ def _fill(
         for i, j in missing:
             if other := _rectangle((i, j), known):
                 a, b = other
-                most = ns * caps[j]
-                filled = combined(values[i, b], values[a, j], values[a, b], ns, most)
+                three = values[i, b], values[a, j], values[a, b]
+                filled = combined(*three, ns, most_tokens=ns * caps[j])
                 found[i, j] = filled, int(nearest[i, b])
-        for i, j in missing if not found else ():
-            if pair := _neighbours((i, j), known):
-                low, up = pair
-                w = (
-                    (caps[j] - caps[low[1]]) / (caps[up[1]] - caps[low[1]])
-                    if (low[0] == i)
-                    else (temperatures[i] - temperatures[low[0]])
-                    / (temperatures[up[0]] - temperatures[low[0]])
-                )
+        for at in missing if not found else ():
+            if pair := _neighbours(at, known, temperatures, caps):
+                low, up, w = pair
                 closer = up if w > 0.5 else low
-                found[i, j] = mixed(values[low], values[up], w), int(nearest[closer])
+                found[at] = mixed(values[low], values[up], w), int(nearest[closer])
         if not found:
             return
         for at, (filled, corner) in found.items():
@@ -232,17 +226,24 @@ def _rectangle(at: Corner, known: Bools) -> Corner | None:
     return min(others)[1:] if others else None
 
 
-def _neighbours(at: Corner, known: Bools) -> tuple[Corner, Corner] | None:
-    """Known corners on both sides, along the caps, else along the temperatures."""
+def _neighbours(
+    at: Corner, known: Bools, temperatures: Array, caps: Array
+) -> tuple[Corner, Corner, float] | None:
+    """Known corners on both sides, along the caps, else along the temperatures.
+
+    Returns:
+        Both, and the weight of the upper one.
+    """
     i, j = at
-    lines: tuple[list[Corner], ...] = (
-        [(i, b) for b in np.flatnonzero(known[i]).tolist()],
-        [(a, j) for a in np.flatnonzero(known[:, j]).tolist()],
-    )
-    for line in lines:
+    row, column = np.flatnonzero(known[i]).tolist(), np.flatnonzero(known[:, j]).tolist()
+    lines: tuple[tuple[list[Corner], Array, int], ...] = (
+        ([(i, b) for b in row], caps, 1), ([(a, j) for a in column], temperatures, 0)
+    )  # fmt: skip
+    for line, scale, axis in lines:
         below, above = [c for c in line if c < at], [c for c in line if c > at]
         if below and above:
-            return below[-1], above[0]
+            low, own, up = (float(scale[c[axis]]) for c in (below[-1], at, above[0]))
+            return below[-1], above[0], (own - low) / (up - low)
     return None
 
 

@@ -23,20 +23,25 @@ from planner.models.prediction import Array
 # a Beta is the rule, and that sets where all problems are solvable are not rare.
 _LEVEL = np.log(0.2), 0.5  # mean and sd, of log a
 _SLOPE = 0.5
-_NOISE = 0.3  # of log a about the line; Student, 3 degrees of freedom
+_NOISE = 0.3  # of log a about the line
 _BEND = np.log(0.004), 1.5  # of log g
-_BEND_NOISE = 0.5
+_BEND_NOISE = 0.7
 _LOGIT_MEAN = -2.0, 3.0
-_LOGIT_HOPELESS = -5.0, 1.5
+_LOGIT_HOPELESS = -4.5, 1.5
 _SHARED = 0.3  # correlation between the evidence of cells that see the same problems
-_FREEDOM = 3.0
+_FREEDOM = 3.0  # of every Student distribution here: what is rare must stay possible
 
 CENTRE: Array = np.array([_LEVEL[0], _LOGIT_MEAN[0], _BEND[0], _LOGIT_HOPELESS[0]])
 COVARIANCE: Array = np.diag(
-    [_LEVEL[1] ** 2 + 3 * _NOISE**2, _LOGIT_MEAN[1] ** 2, 2.5, _LOGIT_HOPELESS[1] ** 2]
+    [
+        _LEVEL[1] ** 2 + 3 * _NOISE**2,
+        _LOGIT_MEAN[1] ** 2,
+        3 * _BEND[1] ** 2,
+        3 * _LOGIT_HOPELESS[1] ** 2,
+    ]
 )
 _LEVELS = np.linspace(_LEVEL[0] - 2.5 * _LEVEL[1], _LEVEL[0] + 2.5 * _LEVEL[1], 21)
-_BENDS = np.linspace(_BEND[0] - 2 * _BEND[1], _BEND[0] + 2 * _BEND[1], 9)
+_BENDS = np.linspace(_BEND[0] - 2.5 * _BEND[1], _BEND[0] + 2.5 * _BEND[1], 13)
 
 
 def log_prior_alone(theta: Array) -> Array:
@@ -70,7 +75,7 @@ def pool(
         table = (tails[-1] * weights[-1][:, None]).T @ bends[-1]
         evidence.append(np.log(np.maximum(table, 1e-300)))
     prior = -0.5 * ((_LEVELS - _LEVEL[0]) / _LEVEL[1])[:, None] ** 2
-    prior = prior - 0.5 * ((_BENDS - _BEND[0]) / _BEND[1]) ** 2
+    prior = prior + _student(_BENDS - _BEND[0], _BEND[1])
     total = np.sum(evidence, axis=0)
     worth = 1 / (1 + max(len(points) - 2, 0) * _SHARED)
     posterior = []
@@ -83,8 +88,8 @@ def pool(
 
 def _log_prior_rest(theta: Array) -> Array:
     mean = (theta[:, 1] - _LOGIT_MEAN[0]) / _LOGIT_MEAN[1]
-    hopeless = (theta[:, 3] - _LOGIT_HOPELESS[0]) / _LOGIT_HOPELESS[1]
-    return np.asarray(-0.5 * (mean**2 + hopeless**2))
+    hopeless = _student(theta[:, 3] - _LOGIT_HOPELESS[0], _LOGIT_HOPELESS[1])
+    return np.asarray(hopeless - 0.5 * mean**2)
 
 
 def _student(off: Array, scale: float) -> Array:

@@ -29,6 +29,11 @@ class Prediction:
         """Mean of the draws, (n_points,)."""
         return np.asarray(self.draws.mean(axis=0))
 
+    @property
+    def median(self) -> Array:
+        """Median of the draws, (n_points,): what errs least where a law is lopsided."""
+        return np.asarray(np.median(self.draws, axis=0))
+
     def interval(self, level: float = 0.9) -> tuple[Array, Array]:
         """Equal-tailed interval, two arrays (n_points,)."""
         tail = (1 - level) / 2

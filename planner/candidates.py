@@ -33,7 +33,7 @@ def candidates(
     )
     keep = known
     if slo is not None:
-        fast = _fast_enough(table, slo)
+        fast = fast_enough(table, slo)
         if dropped := int((known & ~fast).sum()):
             notes.append(f"the latency target rules out {dropped} options")
         keep = known & fast
@@ -64,7 +64,12 @@ def _targets(table: OptionTable, slo: Slo) -> list[tuple[str, float, Array]]:
     return listed
 
 
-def _fast_enough(table: OptionTable, slo: Slo) -> NDArray[np.bool_]:
+def fast_enough(table: OptionTable, slo: Slo) -> NDArray[np.bool_]:
+    """Which options meet a slo, (n_options,).
+
+    Raises:
+        NotMeasuredError: No option's latency is known.
+    """
     fast = np.ones(len(table), bool)
     for name, target, predicted in _targets(table, slo):
         if not np.isfinite(predicted).any():

@@ -19,21 +19,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.models.artifact import Cell, Laws, ModelLaw, StrategyCurve
+from planner.models.artifact import Cell, Laws, StrategyCurve
 from planner.models.cost import UNITS, CostModel
-from planner.models.errors import InputError, NotMeasuredError
-from planner.models.latency import LatencyLaw
+from planner.models.errors import NotMeasuredError
+from planner.models.joint import JointLaw, OptionPoints
 from planner.models.prediction import Array
-from planner.models.specs import Architecture, Prices
 from planner.plan import Forecast, Interval, Option
 
 Ints = NDArray[np.intp]
 GroupKey = tuple[str, int]  # task, difficulty
+Curve = tuple[GroupKey, str, str, float, int]  # model, strategy, temperature, max_tokens
 
 Z90 = 1.6448536269514722  # 95th percentile of a standard normal: half of a 90 % interval
 # Pass rates of two models correlate by 0.5 to 0.7 over the problems of a benchmark; those
@@ -73,7 +73,8 @@ class OptionTable:
     series: Ints  # (n_options,), column of noise
     cost: Array  # (n_options, 6), expected a prompt, columns as UNITS; NaN: not known
     cost_p95: Array  # (n_options, 6), 95th percentile between prompts
-    cost_models: Mapping[str, CostModel]
+    laws: Mapping[tuple[str, str], JointLaw]  # by task and model
+    series_of: Mapping[Curve, int]  # measured curves' columns of noise
 
     @classmethod
     def of_points(
@@ -81,7 +82,8 @@ class OptionTable:
         groups: Sequence[GroupKey],
         points: Sequence[Point],
         noise: Array,
-        cost_models: Mapping[str, CostModel],
+        laws: Mapping[tuple[str, str], JointLaw],
+        series_of: Mapping[Curve, int],
     ) -> Self:
         """Work out the columns.
 
@@ -89,8 +91,10 @@ class OptionTable:
             groups: In the order that `group` indexes.
             points: One an option.
             noise: Standard normal, (n_draws, n_series).
-            cost_models: By model.
+            laws: By task and model.
+            series_of: Column of noise of each measured curve.
         """
+        costs = {model: law.cost_model for (_, model), law in laws.items()}
         index = {key: i for i, key in enumerate(groups)}
         column = np.array([(p.accuracy, p.accuracy_sd) for p in points]).reshape(-1, 2)
         return cls(
@@ -101,9 +105,10 @@ class OptionTable:
             accuracy_sd=column[:, 1],
             noise=noise,
             series=np.array([p.series for p in points], np.intp),
-            cost=expected_cost(points, cost_models),
-            cost_p95=cost_quantile(points, cost_models, Z90),
-            cost_models=cost_models,
+            cost=expected_cost(points, costs),
+            cost_p95=cost_quantile(points, costs, Z90),
+            laws=laws,
+            series_of=series_of,
         )
 
     def __len__(self) -> int:
@@ -113,6 +118,19 @@ class OptionTable:
     def rows_of(self) -> tuple[Ints, ...]:
         """Row numbers of each group."""
         return tuple(np.flatnonzero(self.group == g) for g in range(len(self.groups)))
+
+    @cached_property
+    def cost_models(self) -> dict[str, CostModel]:
+        """By model."""
+        return {model: law.cost_model for (_, model), law in self.laws.items()}
+
+    def read(self, group: GroupKey, options: Sequence[Option]) -> list[Point]:
+        """Any options of a group, measured or not.
+
+        Raises:
+            NotMeasuredError: One is out of the joint law's reach.
+        """
+        return _read(self.laws, self.series_of, group, options)
 
     def offsets(self, rows: Ints) -> Array:
         """Draws of how far each row's accuracy is off, (n_draws, n_rows); mean zero."""
@@ -136,7 +154,7 @@ class OptionTable:
 
     def with_points(self, points: Sequence[Point]) -> Self:
         """The table with further rows at its end."""
-        more = self.of_points(self.groups, points, self.noise, self.cost_models)
+        more = self.of_points(self.groups, points, self.noise, self.laws, self.series_of)
         return replace(
             self, points=self.points + more.points,
             group=np.concatenate([self.group, more.group]),
@@ -255,37 +273,7 @@ def cost_models(laws: Laws) -> dict[str, CostModel]:
     Raises:
         InputError: A model's architecture lacks a dimension.
     """
-    return {law.model: _cost_model(laws, law) for law in laws.models}
-
-
-def _cost_model(laws: Laws, law: ModelLaw) -> CostModel:
-    architecture, latency, prices = None, None, None
-    if law.architecture is not None:
-        # numbers come as floats; the dimensions are ints
-        given: dict[str, Any] = {
-            name: value if name in ("weight_bytes", "kv_bytes") else int(value)
-            for name, value in law.architecture.items()
-        }
-        given["tied_embeddings"] = bool(given.get("tied_embeddings"))
-        try:
-            architecture = Architecture(**given)
-        except TypeError as error:
-            raise InputError(
-                f"laws: models: {law.model}: architecture: {error}; run `planner fit` again"
-            ) from None
-        if law.latency is not None:
-            latency = LatencyLaw.from_fit(law.latency, architecture)
-    if law.usd_per_input_token is not None and law.usd_per_output_token is not None:
-        prices = Prices(
-            usd_per_input_token=law.usd_per_input_token,
-            usd_per_output_token=law.usd_per_output_token,
-            source=law.price_source,
-        )
-    return CostModel(
-        architecture=architecture, prices=prices, latency=latency,
-        intensity_flop_per_byte=laws.intensity_flop_per_byte,
-        reference_batch=laws.reference_batch,
-    )  # fmt: skip
+    return {law.model: CostModel.of(laws, law.model) for law in laws.models}
 
 
 def known_groups(laws: Laws) -> tuple[GroupKey, ...]:
@@ -311,11 +299,19 @@ def build_options(
             cells[cell.task, cell.difficulty].append(cell)
     points: list[Point] = []
     noise: list[Array] = []
+    series_of: dict[Curve, int] = {}
+    joint = {
+        (task, model): JointLaw.of(laws, model, task)
+        for task, model in dict.fromkeys(
+            (cell.task, cell.model) for key in keys for cell in cells[key]
+        )
+    }
     for key in keys:
         if not cells[key]:
             raise NotMeasuredError(
                 f"task {key[0]!r} class {key[1]}: not measured; run `planner calibrate`"
             )
+        options: list[Option] = []
         of_group = rng.standard_normal(n_draws)
         of_model = {c.model: rng.standard_normal(n_draws) for c in cells[key]}
         of_draws = {
@@ -331,12 +327,13 @@ def build_options(
                 + math.sqrt(_SAME_DRAWS * rest) * of_draws[cell.model, cell.temperature]
             )
             for curve in _useful(cell):
-                points += [
-                    _grid_point(cell, curve, i, len(noise)) for i in _grid(cell, curve)
-                ]
+                options += _measured_options(cell, curve)
+                setting = cell.temperature, cell.max_tokens
+                series_of[key, cell.model, curve.strategy, *setting] = len(noise)
                 own = rng.standard_normal(n_draws)
                 noise.append(common + math.sqrt((1 - _SAME_DRAWS) * rest) * own)
-    return OptionTable.of_points(keys, points, np.stack(noise, axis=1), cost_models(laws))
+        points += _read(joint, series_of, key, options)
+    return OptionTable.of_points(keys, points, np.stack(noise, axis=1), joint, series_of)
 
 
 def _between_share(cell: Cell) -> float:
@@ -350,34 +347,50 @@ def _useful(cell: Cell) -> list[StrategyCurve]:
     return sorted(cell.curves, key=lambda c: (c.strategy != "single", c.strategy))
 
 
-def _grid(cell: Cell, curve: StrategyCurve) -> range:
-    """Positions of a curve that are options of their own: n = 1 is "single"."""
+def _measured_options(cell: Cell, curve: StrategyCurve) -> list[Option]:
+    """Those that are options of their own: n = 1 is "single"."""
     has_single = any(c.strategy == "single" for c in cell.curves)
     skip = has_single and curve.strategy != "single" and curve.n[0] == 1
-    return range(int(skip), 1 if curve.strategy == "single" else len(curve.n))
-
-
-def _grid_point(cell: Cell, curve: StrategyCurve, i: int, series: int) -> Point:
-    n = curve.n[i]
-    return Point(
-        group=(cell.task, cell.difficulty),
-        option=Option(
+    return [
+        Option(
             model=cell.model, strategy=curve.strategy, n=n,
             max_tokens=cell.max_tokens, temperature=cell.temperature,
-        ),
-        accuracy=min(max(curve.accuracy[i], 0.0), 1.0),
-        accuracy_sd=curve.accuracy_sd[i],
-        draws=max(curve.draws[i], 1.0),
-        prompt_tokens=cell.prompt_tokens,
-        output_tokens=curve.output_tokens[i],
-        output_tokens_sd=curve.output_tokens_sd[i],
-        n_problems=cell.n_problems,
-        series=series,
-        extrapolated=beyond(n, curve.n_max),
-        origin="grid",
-    )  # fmt: skip
+        )
+        for n in (curve.n[:1] if curve.strategy == "single" else curve.n[int(skip) :])
+    ]  # fmt: skip
 
 
-def beyond(n: int, n_max: int) -> tuple[str, ...]:
-    """Why an n is extrapolated, if it is."""
-    return (f"n={n} beyond measured {n_max}",) if n > n_max else ()
+def _read(
+    laws: Mapping[tuple[str, str], JointLaw],
+    series_of: Mapping[Curve, int],
+    group: GroupKey,
+    options: Sequence[Option],
+) -> list[Point]:
+    """Points in the order of the options; each model's law is asked once."""
+    points: dict[int, Point] = {}
+    task, difficulty = group
+    for model in dict.fromkeys(o.model for o in options):
+        if (task, model) not in laws:
+            raise NotMeasuredError(f"{model} on task {task!r}: not measured")
+        rows = [i for i, o in enumerate(options) if o.model == model]
+        own = [options[i] for i in rows]
+        found = laws[task, model].predict(
+            OptionPoints.of(
+                [o.strategy for o in own], [o.n for o in own],
+                [o.max_tokens for o in own], [o.temperature for o in own], difficulty,
+            )
+        )  # fmt: skip
+        for at, (i, option) in enumerate(zip(rows, own, strict=True)):
+            heat, cap = found.nearest[at].tolist()
+            points[i] = Point(
+                group=group, option=option, accuracy=float(found.accuracy[at]),
+                accuracy_sd=float(found.accuracy_sd[at]), draws=float(found.draws[at]),
+                prompt_tokens=float(found.prompt_tokens[at]),
+                output_tokens=float(found.output_tokens[at]),
+                output_tokens_sd=float(found.output_tokens_sd[at]),
+                n_problems=int(found.n_problems[at]),
+                series=series_of[group, model, option.strategy, heat, int(cap)],
+                extrapolated=found.reasons(at),
+                origin="grid" if found.on_grid[at] else "optuna",
+            )  # fmt: skip
+    return [points[i] for i in range(len(options))]

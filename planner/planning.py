@@ -82,7 +82,7 @@ def make_plan(
     table = measured
     if search_trials:
         table = search_options(
-            measured, budget.unit, on_grid.shadow_price, rng, trials=search_trials
+            measured, budget.unit, on_grid.shadow_price, rng, trials=search_trials, slo=slo
         )
     ladder = _ladder(table, budget.unit)
     best = ladder.allocate(shares, spendable)
@@ -92,6 +92,7 @@ def make_plan(
     filled = fill_budget(
         measured, shares, verified, settings, unit=budget.unit, budget=spendable
     )
+    filled, _ = candidates(filled, budget.unit, slo)
     bound = best.shadow_price > 0
     used = set(mix.rows.tolist())
     return Plan(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.interpolate import Interpolator
 from planner.models.artifact import StrategyName
 from planner.models.errors import NotMeasuredError
 from planner.models.prediction import Array
@@ -122,7 +121,6 @@ def fill_budget(
     brackets: dict[Setting, list[Uniform]] = {}
     for u in settings:
         brackets.setdefault((*u.setting[:3], 0), []).append(u)
-    readers = [Interpolator.of_group(table, g) for g in table.groups]
     added: list[Point] = []
     for (model, cap, temperature, _), family in brackets.items():
         family.sort(key=lambda u: u.setting[3])
@@ -135,15 +133,15 @@ def fill_budget(
         # linear in n, a step short: the exact cost is checked when the setting is chosen
         n = int(n_low + (n_high - n_low) * (budget - low.cost) / (high.cost - low.cost))
         for tried in range(max(n - 1, n_low + 1), min(n + 2, n_high)):
-            for g, (task, _) in enumerate(table.groups):
-                strategies = _strategies(tried, verified.get(task, False))
+            for g, group in enumerate(table.groups):
+                strategies = _strategies(tried, verified.get(group[0], False))
                 for strategy in strategies if shares[g] > 0 else ():
                     option = Option(
                         model=model, strategy=strategy, n=tried,
                         max_tokens=cap, temperature=temperature,
                     )  # fmt: skip
                     try:
-                        added.append(readers[g].at(option))
+                        added += table.read(group, [option])
                     except NotMeasuredError:
                         continue
     return table.with_points(added) if added else table

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from planner import __version__, cli_run
 from planner.calibration.store import Store
 from planner.calibration.suites import reference_problems
-from planner.cli import app, explain, main
+from planner.cli import app, main
+from planner.cli_app import explain
 from planner.cli_init import TEMPLATE
 from planner.config import Workspace
 from planner.models.errors import InputError, ServingError, StoreError
