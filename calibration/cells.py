@@ -13,22 +13,19 @@ import numpy as np
 
 from planner.calibration.draws import DrawTable, IntArray
 from planner.models.artifact import Cell, StrategyCurve, StrategyName
-from planner.models.coverage import CoverageLaw, fit_pooled
+from planner.models.counts import CountTable
 from planner.models.curves import ProblemCurves, powers_of_two
 from planner.models.fitting import ridge, shrink
+from planner.models.forecast import PopulationLaw, fit_coverage
 from planner.models.lengths import Recorded
+from planner.models.pooling import SORTED
 from planner.models.prediction import Array
 from planner.models.selection import scored_curves, verified_curves
 from planner.models.voting import vote_curves
 
 BEYOND = 8  # best-of-N is forecast up to this many times the draws measured
-_LAW_DRAWS = 400  # of a law's posterior, for means and spreads in a cell
 _POOLED_PROBLEMS = 2.0  # that the variance pooled over cells counts for in one
 _GAIN_VARIANCE = 0.05  # of gains between problems, before any is seen; counts for one
-# Least sd of an accuracy, in problems: however well the seen ones went, the class may hold
-# a kind that was not seen, and no law of the seen ones knows of it.
-_UNSEEN_PROBLEMS = 0.25
-_HOPELESS_PROBLEMS = 0.5  # that no number of draws solves, beside those seen
 _LEAST_SE = 1e-4  # of a gain that no problem shows; keeps weights finite
 _COMPARED: tuple[StrategyName, ...] = ("self_consistency", "best_of_n_scored")
 
@@ -137,24 +134,17 @@ class _Level:
     by_problem: Array  # share of correct draws, (P,)
 
     @classmethod
-    def of(cls, draft: _Draft, law: CoverageLaw, rng: np.random.Generator) -> "_Level":
+    def of(cls, draft: _Draft, law: PopulationLaw, rng: np.random.Generator) -> "_Level":
         own = draft.measured.verified
         n_max = own.n[-1] if own is not None else 1
         beyond = powers_of_two(BEYOND * n_max) if own is not None else (1,)
         grid = tuple(sorted({n_max, *beyond}))
-        coverage = law.predict(grid, rng, size=_LAW_DRAWS)
-        draws = law.expected_draws(grid, rng, size=_LAW_DRAWS)
+        size = len(law.theta)  # every shape once
+        coverage = law.predict(grid, rng, size=size)
+        draws = law.expected_draws(grid, rng, size=size)
         recorded = draft.recorded
         by_problem = recorded.n_correct / recorded.n_samples
-        sd = np.maximum(
-            coverage.draws.std(axis=0), _UNSEEN_PROBLEMS / (len(draft.rows) + 1)
-        )
-        sd[0] = max(sd[0], _standard_error(by_problem))
-        sd = np.hypot(sd, _hopeless_sd(coverage.mean, len(draft.rows)))
-        solved, made = _with_hopeless(
-            np.array(grid), coverage.mean, draws.mean, len(draft.rows)
-        )
-        return cls(grid, solved, sd, made, by_problem)
+        return cls(grid, coverage.mean, coverage.draws.std(axis=0), draws.mean, by_problem)
 
     @property
     def mean(self) -> float:
@@ -165,66 +155,26 @@ class _Level:
         return float(self.coverage_sd[0])
 
 
-def _with_hopeless(
-    n: Array, coverage: Array, draws: Array, n_problems: int
-) -> tuple[Array, Array]:
-    """Coverage and expected draws when some problems of the class may never be solved.
-
-    A Beta's success rates are never 0, so its coverage tends to 1 and its expected draws
-    level off. That no hopeless problem shows among P solved ones leaves a share of
-    1 / (2 (P + 1)) (Jeffreys' prior). It is taken from what more than one draw gains: the
-    accuracy of one draw is measured, not extrapolated.
-    """
-    first = coverage[0]
-    if first >= 1:
-        return coverage, draws
-    lost = min(_HOPELESS_PROBLEMS / (n_problems + 1) / (1 - first), 1.0)
-    # the sum over j = 1 .. n - 1 of coverage(j) - coverage(1); draws(n) sums 1 - coverage
-    above = np.maximum((n - draws) - (n - 1) * first, 0.0)
-    return coverage - lost * (coverage - first), np.asarray(draws + lost * above)
-
-
-def _hopeless_sd(coverage: Array, n_problems: int) -> Array:
-    """Standard deviation that the hopeless share, Beta(1/2, P + 1/2), gives coverage."""
-    size = n_problems + 1
-    sd = np.sqrt(_HOPELESS_PROBLEMS * (size - _HOPELESS_PROBLEMS) / (size + 1)) / size
-    return np.asarray(sd * (coverage - coverage[0]) / max(1 - coverage[0], 1e-9))
-
-
-def _standard_error(values: Array) -> float:
-    """Of the mean of few values, with Student's wider tails as a wider spread.
-
-    The law's own spread at one draw came out 15 % too narrow on fresh problems: it takes
-    their success rates for a Beta's.
-    """
-    size = len(values)
-    if size < 4:
-        return 0.0  # the law's spread says more than so few values
-    return float(values.std(ddof=1) * np.sqrt((size - 1) / (size - 3) / size))
-
-
-def _coverage_laws(drafts: Sequence[_Draft]) -> list[CoverageLaw]:
-    """Laws of the drafts; those of one temperature and cap rank, and so of different draws,
-    learn their priors from each other, first of all within a task.
+def _coverage_laws(drafts: Sequence[_Draft]) -> list[PopulationLaw]:
+    """Laws of the drafts. Models on one class of a task lend each other strength; settings
+    that share draws, as caps do, must not.
     """  # noqa: D205
-    slices: dict[tuple[float, int], list[int]] = {}
-    for i, draft in enumerate(drafts):
-        key = draft.measured.table.temperature, draft.measured.cap_rank
-        slices.setdefault(key, []).append(i)
-    tasks = {
-        task: g for g, task in enumerate(sorted({d.measured.table.task for d in drafts}))
-    }
-    laws: dict[int, CoverageLaw] = {}
-    for members in slices.values():
-        recorded = [drafts[i].recorded for i in members]
-        fitted = fit_pooled(
-            np.concatenate([r.n_correct for r in recorded]),
-            np.concatenate([r.n_samples for r in recorded]),
-            np.repeat(np.arange(len(members)), [len(r.n_samples) for r in recorded]),
-            np.array([tasks[drafts[i].measured.table.task] for i in members]),
-        )
-        laws.update(zip(members, fitted, strict=True))
-    return [laws[i] for i in range(len(drafts))]
+    keys = [
+        (table.task, d.difficulty, table.temperature, d.measured.cap_rank)
+        for d, table in ((d, d.measured.table) for d in drafts)
+    ]
+    if not drafts:
+        return []
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    recorded = [d.recorded for d in drafts]
+    table = CountTable.of(
+        np.concatenate([r.n_correct for r in recorded]),
+        np.concatenate([r.n_samples for r in recorded]),
+        cell=np.repeat(np.arange(len(drafts)), [len(d.rows) for d in drafts]),
+        problem=np.concatenate([d.measured.table.problem[d.rows] for d in drafts]),
+        benchmark=[number[key] for key in keys],
+    )
+    return [f.population() for f in fit_coverage(table, level=SORTED, paired=False)]
 
 
 def _single(draft: _Draft, level: _Level) -> StrategyCurve:

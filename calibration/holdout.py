@@ -8,12 +8,15 @@ import pandas as pd
 from planner.calibration.cells import Measured, fit_cells
 from planner.calibration.draws import DrawTable, IntArray
 from planner.models.artifact import Cell, HoldoutRow
-from planner.models.coverage import CoverageLaw, fit_pooled, none_correct, pass_at_k
+from planner.models.counts import CountTable
+from planner.models.coverage import none_correct, pass_at_k
 from planner.models.curves import ProblemCurves
 from planner.models.errors import FitError
+from planner.models.forecast import PopulationLaw, fit_coverage
 from planner.models.latency import LatencyLaw
 from planner.models.lengths import Recorded
 from planner.models.prediction import Array, Prediction
+from planner.models.shapes import P, Shapes
 
 _DRAWS = 400  # of the predictive distribution
 _EARLY_SHARE = 4  # forecasts in k are fitted to one draw in four
@@ -70,28 +73,25 @@ def further_draws(
     parts = [
         t.recorded.first(int(t.recorded.n_samples.min()) // _EARLY_SHARE) for t in long
     ]
-    # draws at several temperatures are different draws: all tables are one another's prior
+    # draws at several temperatures are different draws: all tables of a task are paired
     tasks = {task: g for g, task in enumerate(sorted({t.task for t in long}))}
-    laws = fit_pooled(
+    counts = CountTable.of(
         np.concatenate([part.n_correct for part in parts]),
         np.concatenate([part.n_samples for part in parts]),
-        np.repeat(np.arange(len(parts)), [len(part.n_samples) for part in parts]),
-        np.array([tasks[t.task] for t in long]),
+        cell=np.repeat(np.arange(len(long)), [len(t.problem) for t in long]),
+        problem=np.concatenate([t.problem for t in long]),
+        benchmark=[tasks[t.task] for t in long],
     )
     rows = []
-    for table, part, law in zip(long, parts, laws, strict=True):
+    for table, forecast in zip(long, fit_coverage(counts), strict=True):
         n = int(table.recorded.n_samples.min())
-        whole = table.recorded.first(n)
-        c, seen = part.n_correct, part.n_samples
-        a, b = law.shapes(rng, _DRAWS)
-        p = rng.beta(a + c, b + seen - c)  # success rate of each problem, given its draws
-        solved = (c > 0) | (rng.random(p.shape) < 1 - (1 - p) ** (n - seen))
+        solved = table.recorded.first(n).n_correct > 0
+        draws = forecast.predict_measured(n, n, rng, size=_DRAWS).draws[:, 0]
         rows.append(
             _row(
-                table, "coverage_further_draws", n,
-                solved.mean(axis=1), float((whole.n_correct > 0).mean()), len(c),
+                table, "coverage_further_draws", n, draws, float(solved.mean()), len(solved)
             )
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -152,8 +152,8 @@ def _judge_coverage(
     n = judged.n_samples
     grid = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k <= n.min()]
     observed = pass_at_k(judged.n_correct, n, grid).mean(axis=0)
-    a, b = CoverageLaw.from_fit(cell.coverage).shapes(rng, _DRAWS)
-    count = rng.binomial(n, rng.beta(a, b, size=(_DRAWS, len(n))))
+    rates = _rates(PopulationLaw.from_fit(cell.coverage), len(n), rng)
+    count = rng.binomial(n, rates)
     # pass@k of every possible count, then looked up
     tables = {
         int(m): 1 - none_correct(
@@ -167,6 +167,15 @@ def _judge_coverage(
         _row(cell, "coverage", k, draws[:, j], float(observed[j]), len(n))
         for j, k in enumerate(grid)
     ]
+
+
+def _rates(law: PopulationLaw, n_problems: int, rng: np.random.Generator) -> Array:
+    """Success rates of problems that the law may stand for, (n_draws, n_problems)."""
+    shapes = Shapes.of(law.theta[rng.integers(len(law.theta), size=_DRAWS)])
+    upto = np.cumsum(np.column_stack([shapes.hopeless, shapes.weight]), axis=1)
+    rates = np.concatenate([[0.0], P])
+    at = [np.searchsorted(row, rng.random(n_problems) * row[-1]) for row in upto]
+    return np.asarray(rates[np.array(at)])
 
 
 def _judge_curve(

@@ -1,4 +1,4 @@
-"""Coverage (pass@k) of one model on one task.
+"""Coverage (pass@k): the unbiased estimator, and the beta-binomial law.
 
 Problem i is solved by one draw with probability p_i ~ Beta(a, b), so
 
@@ -7,10 +7,10 @@ Problem i is solved by one draw with probability p_i ~ Beta(a, b), so
 and 1 - coverage(k) falls as k**-a for large k (Levi 2024, arXiv:2410.16377; Schaeffer et
 al. 2025, arXiv:2502.17578): the power law that Brown et al. 2024 (arXiv:2407.21787)
 measured. Few counts determine (a, b) badly, so that cells lend each other strength: the
-prior of one is learned from the others (`fit_pooled`).
+prior of one is learned from the others (`fit_pooled`). Far beyond the draws made use
+`planner.models.forecast`: a Beta knows no hopeless problems.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from planner.models.artifact import CoverageFit
 from planner.models.betabinomial import Counts, IntArray, likelihood, posterior
 from planner.models.errors import FitError, InputError
 from planner.models.fitting import minimise_many
@@ -31,7 +30,6 @@ _PREDICTION_DRAWS = 1000
 _POOLING_ROUNDS = 4
 _PARENT_WEIGHT = 2.0  # cells that a parent prior counts for when cells are pooled
 _ELLIPSE = 2.45  # standard deviations that hold 95 % of a normal in two dimensions
-_EXACT_TERMS = 256  # of a sum over draws; the rest is an integral
 
 
 def pass_at_k(n_correct: ArrayLike, n_samples: ArrayLike, k: ArrayLike) -> Array:
@@ -53,7 +51,7 @@ def pass_at_k(n_correct: ArrayLike, n_samples: ArrayLike, k: ArrayLike) -> Array
     if points.size and len(n) and (points.min() < 1 or points.max() > n.min()):
         raise InputError(
             f"pass@k needs 1 <= k <= n = {n.min():.0f}, got k = {points.min():g}.."
-            f"{points.max():g}; use CoverageLaw beyond the draws made"
+            f"{points.max():g}; use a forecast beyond the draws made"
         )
     return np.abs(np.expm1(_log_none_correct(c, n, points)))  # c = 0 gives 0, not -0
 
@@ -115,7 +113,7 @@ class CoverageLaw:
         Args:
             n_correct: Correct draws of each problem; shape (n_problems,).
             n_samples: Draws of each problem; same shape.
-            prior: Of (log a, log b); from `pooled_prior`, or WEAK_PRIOR.
+            prior: Of (log a, log b); WEAK_PRIOR where nothing is known.
 
         Raises:
             InputError: Not 0 <= n_correct <= n_samples, or no draw at all.
@@ -138,19 +136,6 @@ class CoverageLaw:
             )
         return cls(best.x[0], np.linalg.inv(best.hessian[0]), int(n.max()))
 
-    @classmethod
-    def from_fit(cls, fit: CoverageFit) -> Self:
-        """The law that `laws.json` holds."""
-        return cls(np.array(fit.log_shape), np.array(fit.covariance), fit.k_max)
-
-    def to_fit(self) -> CoverageFit:
-        """What goes into `laws.json`."""
-        (aa, ab), (_, bb) = self.covariance.tolist()
-        log_a, log_b = self.log_shape.tolist()
-        return CoverageFit(
-            log_shape=(log_a, log_b), covariance=((aa, ab), (ab, bb)), k_max=self.k_max
-        )
-
     def predict(
         self, k: ArrayLike, rng: np.random.Generator, *, size: int = _PREDICTION_DRAWS
     ) -> Prediction:
@@ -164,27 +149,6 @@ class CoverageLaw:
             raise InputError(f"coverage needs k >= 1, got {points.min():g}")
         a, b = self.shapes(rng, size)
         return Prediction(1 - _all_wrong(a, b, points), "1", points > self.k_max)
-
-    def expected_draws(
-        self, n: ArrayLike, rng: np.random.Generator, *, size: int = _PREDICTION_DRAWS
-    ) -> Prediction:
-        """Draws made, at most n, to the first success: sum of 1 - coverage(j) over j < n.
-
-        Raises:
-            InputError: n below 1.
-        """
-        points = np.atleast_1d(np.asarray(n, dtype=float))
-        if points.size and points.min() < 1:
-            raise InputError(f"expected draws need n >= 1, got {points.min():g}")
-        a, b = self.shapes(rng, size)
-        j = np.arange(min(int(points.max(initial=1)), _EXACT_TERMS) - 1)
-        ratio = np.concatenate([np.ones_like(a), (b + j) / (a + b + j)], axis=1)
-        partial = np.cumsum(np.cumprod(ratio, axis=1), axis=1)
-        columns = [
-            partial[:, int(min(n, _EXACT_TERMS)) - 1] + _tail(a, b, _EXACT_TERMS, n)
-            for n in points
-        ]
-        return Prediction(np.stack(columns, axis=1), "1", points > self.k_max)
 
     def shapes(
         self, rng: np.random.Generator, size: int = _PREDICTION_DRAWS
@@ -238,24 +202,6 @@ def fit_pooled(
     return [CoverageLaw(shape[i], covariance[i], int(k_max[i])) for i in range(m)]
 
 
-def pooled_prior(fits: Sequence[CoverageLaw], base: ShapePrior = WEAK_PRIOR) -> ShapePrior:
-    """Prior of a cell not in `fits`: mean and spread of theirs, their own errors included.
-
-    Args:
-        fits: Laws of other models or cells, independent of the one to come.
-        base: What to lean on; counts for two fits.
-    """
-    m = len(fits) + 1  # the last is the cell to come, left out of its own prior
-    shape = np.array([*(law.log_shape for law in fits), base.mean])
-    covariance = np.array([*(law.covariance for law in fits), base.covariance])
-    means, covariances = _pool_others(
-        shape, covariance, np.zeros(m, dtype=np.int64),
-        np.tile(base.mean, (m, 1)), np.tile(base.covariance, (m, 1, 1)),
-    )  # fmt: skip
-    means, covariances = _within(base, means, covariances)
-    return ShapePrior(means[-1], covariances[-1])
-
-
 def _pool_others(
     shape: Array,
     covariance: Array,
@@ -305,18 +251,6 @@ def _all_wrong(a: Array, b: Array, k: Array) -> Array:
     return np.exp(
         np.minimum(gammaln(b + k) - gammaln(b) - gammaln(a + b + k) + gammaln(a + b), 0.0)
     )
-
-
-def _tail(a: Array, b: Array, start: float, stop: float) -> Array:
-    """Sum of 1 - coverage(j) over start <= j < stop, by Euler and Maclaurin; (n_draws,)."""
-    if stop <= start:
-        return np.zeros(len(a))
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    half = np.log(stop / start) / 2  # the integrand is a power of j, smooth in log j
-    j = start * np.exp(half * (nodes + 1))
-    integral = (_all_wrong(a, b, j) * j * weights).sum(axis=1) * half
-    ends = _all_wrong(a, b, np.array([start, stop]))
-    return np.asarray(integral + (ends[:, 0] - ends[:, 1]) / 2)
 
 
 def _checked(n_correct: ArrayLike, n_samples: ArrayLike) -> tuple[Array, Array]:

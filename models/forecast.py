@@ -24,7 +24,7 @@ from planner.models.pairing import (
     loading_of,
     log_likelihood,
 )
-from planner.models.pooling import CENTRE, COVARIANCE, log_prior_alone, pool
+from planner.models.pooling import WHOLE, Level, log_prior_alone, pool
 from planner.models.prediction import Array, Prediction
 from planner.models.shapes import Shapes, X, binomial
 
@@ -61,7 +61,8 @@ class CoverageForecast:
             -np.expm1(-np.outer(points, rates)).mean(axis=1)
             for rates in self._rates(rng, size)
         ]
-        return Prediction(np.array(columns), "1", points > self.n_samples.max())
+        draws = rng.permutation(np.array(columns))  # they come sorted by shape
+        return Prediction(draws, "1", points > self.n_samples.max())
 
     def predict_measured(
         self, k: ArrayLike, n: int, rng: np.random.Generator, *, size: int = _DRAWS
@@ -86,7 +87,8 @@ class CoverageForecast:
         read = [
             1 - none[:, i][index].reshape(c.shape).mean(axis=1) for i in range(len(points))
         ]
-        return Prediction(np.stack(read, axis=1), "1", points > self.n_samples.max())
+        draws = rng.permutation(np.stack(read, axis=1))
+        return Prediction(draws, "1", points > self.n_samples.max())
 
     def population(self, size: int = _KEPT) -> "PopulationLaw":
         """The law of all problems of this kind, as `size` equally likely shapes."""
@@ -172,8 +174,16 @@ class PopulationLaw:
         return Shapes.of(self.theta[_resampled(equal, size, rng)])
 
 
-def fit_coverage(table: CountTable) -> tuple[CoverageForecast, ...]:
+def fit_coverage(
+    table: CountTable, *, level: Level = WHOLE, paired: bool = True
+) -> tuple[CoverageForecast, ...]:
     """Fit every cell of a table at once; cells of a benchmark lend each other strength.
+
+    Args:
+        table: The counts.
+        level: Prior of the tail exponents; SORTED for problems of one difficulty class.
+        paired: Whether other cells' draws on a problem are to say how hard it is. The
+            costly part; it helps with these very problems, less with others of their kind.
 
     Returns:
         One forecast a cell, in the order of the table's cells.
@@ -181,8 +191,9 @@ def fit_coverage(table: CountTable) -> tuple[CoverageForecast, ...]:
     forecasts: dict[int, CoverageForecast] = {}
     for group in np.unique(table.benchmark):
         members = np.flatnonzero(table.benchmark == group)
-        cells = [_Cell.of(table, int(m)) for m in members]
-        forecasts.update(zip(members.tolist(), _fit_together(cells), strict=True))
+        cells = [_Cell.of(table, int(m), level) for m in members]
+        fitted = _fit_together(cells, level, paired)
+        forecasts.update(zip(members.tolist(), fitted, strict=True))
     return tuple(forecasts[i] for i in range(table.n_cells))
 
 
@@ -197,7 +208,7 @@ class _Cell:
     likely: Array  # (n_points,), log likelihood without the other cells
 
     @classmethod
-    def of(cls, table: CountTable, cell: int) -> "_Cell":
+    def of(cls, table: CountTable, cell: int, level: Level) -> "_Cell":
         rows = table.rows(cell)
         c, n = table.n_correct[rows], table.n_samples[rows]
         pairs, index = _pairs(c, n)
@@ -209,9 +220,9 @@ class _Cell:
             return np.asarray(likely @ weight)
 
         def log_target(theta: Array) -> Array:
-            return log_like(Shapes.of(theta)) + log_prior_alone(theta)
+            return log_like(Shapes.of(theta)) + log_prior_alone(theta, level)
 
-        points = explore(log_target, CENTRE, COVARIANCE, _POINTS)
+        points = explore(log_target, *level.proposal(), _POINTS)
         shapes = Shapes.of(points.x)
         problem = table.problem[rows]
         return cls(
@@ -233,18 +244,18 @@ class _Cell:
         return float(np.log((self.n_correct.sum() + 0.5) / (self.n_samples.sum() + 1)))
 
 
-def _fit_together(cells: list[_Cell]) -> list[CoverageForecast]:
+def _fit_together(cells: list[_Cell], level: Level, paired: bool) -> list[CoverageForecast]:
     points = [cell.points for cell in cells]
     log_mean = float(np.mean([cell.log_mean for cell in cells]))
-    share = pool(points, [cell.likely for cell in cells], log_mean)
+    share = pool(points, [cell.likely for cell in cells], log_mean, level)
     # pairing is the costly part: leave out shapes that it will not bring back
     cells = [c.only(s > _NEGLIGIBLE * s.max()) for c, s in zip(cells, share, strict=True)]
     points = [cell.points for cell in cells]
-    share = pool(points, [cell.likely for cell in cells], log_mean)
+    share = pool(points, [cell.likely for cell in cells], log_mean, level)
     seen = _on_common_problems([cell.seen for cell in cells])
-    paired = len(cells) > 1 and max(len(c.weight) for c in cells) <= _MOST_PAIRS
+    few = max(len(c.weight) for c in cells) <= _MOST_PAIRS
     loading, ease = 0.0, []
-    if paired:
+    if paired and few and len(cells) > 1:
         loading = loading_of(_means(cells, share), seen)
     for _ in range(_ROUNDS if loading else 0):
         ease = ease_from_others(_means(cells, share), seen, loading)
@@ -252,7 +263,7 @@ def _fit_together(cells: list[_Cell]) -> list[CoverageForecast]:
             log_likelihood(cell.shapes, own, others, loading)
             for cell, own, others in zip(cells, seen, ease, strict=True)
         ]
-        share = pool(points, likely, log_mean)
+        share = pool(points, likely, log_mean, level)
     return [
         CoverageForecast(
             cell.points.x, cell.shapes, share[i], cell.n_correct, cell.n_samples,
@@ -282,8 +293,11 @@ def _pairs(c: IntArray, n: IntArray) -> tuple[Array, IntArray]:
 
 
 def _resampled(share: Array, size: int, rng: np.random.Generator) -> IntArray:
-    """Indices drawn with these shares, by systematic resampling (least noise)."""
-    at = (np.arange(size) + rng.random()) / size
+    """Indices drawn with these shares, by systematic resampling (least noise).
+
+    In random order: sums over cells take the draws of each for independent.
+    """
+    at = (rng.permutation(size) + rng.random()) / size
     return np.minimum(np.searchsorted(np.cumsum(share), at), len(share) - 1)
 
 

@@ -12,6 +12,7 @@ counts for less than as many cells would.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from planner.models.prediction import Array
 # Round figures for low pass@1 to high on public sets of code and mathematics (a 0.05-0.8 in
 # 63 of 63 sets, median 0.2; slope 0.4-0.7 between sizes of a family). The bend's says that
 # a Beta is the rule, and that sets where all problems are solvable are not rare.
-_LEVEL = np.log(0.2), 0.5  # mean and sd, of log a
 _SLOPE = 0.5
 _NOISE = 0.3  # of log a about the line
 _BEND = np.log(0.004), 1.5  # of log g
@@ -31,31 +31,52 @@ _LOGIT_HOPELESS = -4.5, 1.5
 _SHARED = 0.3  # correlation between the evidence of cells that see the same problems
 _FREEDOM = 3.0  # of every Student distribution here: what is rare must stay possible
 
-CENTRE: Array = np.array([_LEVEL[0], _LOGIT_MEAN[0], _BEND[0], _LOGIT_HOPELESS[0]])
-COVARIANCE: Array = np.diag(
-    [
-        _LEVEL[1] ** 2 + 3 * _NOISE**2,
-        _LOGIT_MEAN[1] ** 2,
-        3 * _BEND[1] ** 2,
-        3 * _LOGIT_HOPELESS[1] ** 2,
-    ]
-)
-_LEVELS = np.linspace(_LEVEL[0] - 2.5 * _LEVEL[1], _LEVEL[0] + 2.5 * _LEVEL[1], 21)
 _BENDS = np.linspace(_BEND[0] - 2.5 * _BEND[1], _BEND[0] + 2.5 * _BEND[1], 13)
 
 
-def log_prior_alone(theta: Array) -> Array:
+class Level(NamedTuple):
+    """Prior of the level that the cells of a benchmark share, a normal."""
+
+    mean: float  # of log a
+    sd: float
+
+    def grid(self) -> Array:
+        """Levels that stand for the normal, (n_levels,)."""
+        return self.mean + self.sd * np.linspace(-2.5, 2.5, 21)
+
+    def proposal(self) -> tuple[Array, Array]:
+        """Mean and covariance of the shapes to look at first, (4,) and (4, 4)."""
+        centre = [self.mean, _LOGIT_MEAN[0], _BEND[0], _LOGIT_HOPELESS[0]]
+        variance = [
+            self.sd**2 + 3 * _NOISE**2,
+            _LOGIT_MEAN[1] ** 2,
+            3 * _BEND[1] ** 2,
+            3 * _LOGIT_HOPELESS[1] ** 2,
+        ]
+        return np.array(centre), np.diag(variance)
+
+
+WHOLE = Level(float(np.log(0.2)), 0.5)  # all problems of a benchmark
+# Problems sorted by difficulty beforehand are more alike, which is a higher tail exponent;
+# how much higher depends on the sorting.
+SORTED = Level(float(np.log(0.5)), 1.0)
+
+
+def log_prior_alone(theta: Array, level: Level) -> Array:
     """Log prior of shapes (n, 4) when nothing is known of their benchmark."""
-    spread = np.hypot(_LEVEL[1], _NOISE)
+    spread = float(np.hypot(level.sd, _NOISE))
     return np.asarray(
-        _student(theta[:, 0] - _LEVEL[0], spread)
+        _student(theta[:, 0] - level.mean, spread)
         + _student(theta[:, 2] - _BEND[0], _BEND[1])
         + _log_prior_rest(theta)
     )
 
 
 def pool(
-    points: Sequence[Points], log_likelihood: Sequence[Array], log_mean: float
+    points: Sequence[Points],
+    log_likelihood: Sequence[Array],
+    log_mean: float,
+    level: Level,
 ) -> list[Array]:
     """Posterior shares of each cell's points, every cell with a prior from the others.
 
@@ -63,18 +84,20 @@ def pool(
         points: Of each cell of one benchmark, x the shapes' parameters.
         log_likelihood: Of each cell's points.
         log_mean: Mean over the cells of log pass@1.
+        level: Prior of the level.
     """
+    levels = level.grid()
     tails, bends, weights, evidence = [], [], [], []
     for (theta, log_proposal), likely in zip(points, log_likelihood, strict=True):
         log_weight = likely + _log_prior_rest(theta) - log_proposal
         weights.append(np.exp(log_weight - log_weight.max()))
         log_m = -np.logaddexp(0.0, -theta[:, 1])
         about = theta[:, 0] - _SLOPE * (log_m - log_mean)
-        tails.append(np.exp(_student(about[:, None] - _LEVELS, _NOISE)))
+        tails.append(np.exp(_student(about[:, None] - levels, _NOISE)))
         bends.append(np.exp(_student(theta[:, 2][:, None] - _BENDS, _BEND_NOISE)))
         table = (tails[-1] * weights[-1][:, None]).T @ bends[-1]
         evidence.append(np.log(np.maximum(table, 1e-300)))
-    prior = -0.5 * ((_LEVELS - _LEVEL[0]) / _LEVEL[1])[:, None] ** 2
+    prior = -0.5 * ((levels - level.mean) / level.sd)[:, None] ** 2
     prior = prior + _student(_BENDS - _BEND[0], _BEND[1])
     total = np.sum(evidence, axis=0)
     worth = 1 / (1 + max(len(points) - 2, 0) * _SHARED)

@@ -7,11 +7,11 @@ share problems. The noise model, in standard deviations of the estimate:
     noise = sqrt(g s) z_group + sqrt((h - g) s) z_model
             + sqrt(f (1 - h s)) z_model,temperature + sqrt((1 - f) (1 - h s)) z_curve
 
-with s the part of the variance that comes from which problems were drawn (of a Beta(a, b)
-cell with m samples a problem: v / (v + w / m), v the variance of the problems' success
-rates and w the mean of p (1 - p)); g and h are how far another model, and another setting
-of the same model, agree on which problems are hard; f is how far curves of one temperature
-agree, which are read off the same draws. One z serves all n of a curve.
+with s the part of the variance that comes from which problems were drawn (with m samples a
+problem: v / (v + w / m), v the variance of the problems' success rates and w the mean of
+p (1 - p)); g and h are how far another model, and another setting of the same model, agree
+on which problems are hard; f is how far curves of one temperature agree, which are read off
+the same draws. One z serves all n of a curve.
 """
 
 import math
@@ -29,6 +29,7 @@ from planner.models.cost import UNITS, CostModel
 from planner.models.errors import NotMeasuredError
 from planner.models.joint import JointLaw, OptionPoints
 from planner.models.prediction import Array
+from planner.models.shapes import Shapes
 from planner.plan import Forecast, Interval, Option
 
 Ints = NDArray[np.intp]
@@ -338,8 +339,11 @@ def build_options(
 
 def _between_share(cell: Cell) -> float:
     """Part of an estimate's variance that comes from which problems were drawn."""
-    a, b = (math.exp(x) for x in cell.coverage.log_shape)
-    return 1 / (1 + (a + b) / max(cell.n_samples, 1))  # v / w = 1 / (a + b)
+    shapes = Shapes.of(np.array(cell.coverage.shapes))
+    # means of 1 - p and of its square
+    fail, fail_twice = shapes.unsolved(np.array([1.0, 2.0])).mean(axis=0).tolist()
+    between, within = fail_twice - fail**2, fail - fail_twice
+    return float(between / (between + within / max(cell.n_samples, 1)))
 
 
 def _useful(cell: Cell) -> list[StrategyCurve]:

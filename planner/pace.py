@@ -1,17 +1,20 @@
 """Choosing as prompts start, by what the budget still allows."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Self
+
+import numpy as np
 
 from planner.allocate import Pacer
 from planner.catalogue import Catalogue
 from planner.ledger import Ledger
 from planner.models.artifact import Cell, Laws
 from planner.models.cost import Cost
+from planner.models.prediction import Array
 from planner.models.records import Problem
+from planner.models.shapes import Shapes
 from planner.options import GroupKey
 from planner.plan import Option
 
@@ -20,44 +23,39 @@ Running = Mapping[str, tuple[int, Cost]]  # problem id -> attempts and cost so f
 _PRIOR = 10  # prompts; fewer than these say little about the laws' error
 
 
-@lru_cache(maxsize=4096)
-def draws_to_come(a: float, b: float, n: int, failed: int) -> float:
+def draws_to_come(failing: Array, n: int, failed: int) -> float:
     """Expected draws yet to be made by a prompt that draws until one is right.
 
-    Its success rate was Beta(a, b); after `failed` draws it is Beta(a, b + failed), so that
-    a prompt that still runs is likely a hard one: the sum over j from `failed` to n - 1 of
-    the chance that draws `failed` to j - 1 fail as well.
+    A prompt that still runs is likely a hard one: the sum over j from `failed` to n - 1 of
+    the chance that its first j draws fail, given that the first `failed` did.
 
     Args:
-        a: Of the beta distribution.
-        b: The same.
+        failing: Chance that the first j draws of a prompt fail, j = 0, 1, ..., n or more.
         n: Most draws.
         failed: Draws made, none of them right.
     """
-    total, alive = 0.0, 1.0
-    for j in range(failed, n):
-        total += alive
-        alive *= (b + j) / (a + b + j)
-    return total
+    return float(failing[failed:n].sum() / failing[failed]) if failed < n else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Shape:
     """What decides how long a prompt that runs will go on; of one measured setting."""
 
-    temperature: float
-    max_tokens: int
-    a: float  # success rates are Beta(a, b)
-    b: float
+    cell: Cell
+    most: int  # draws of any option
     spread: float  # of a draw's output tokens: variance over squared mean
 
     @classmethod
-    def of(cls, cell: Cell) -> Self:
-        a, b = (math.exp(x) for x in cell.coverage.log_shape)
+    def of(cls, cell: Cell, most: int) -> Self:
         first = next((c for c in cell.curves if c.strategy == "single"), cell.curves[0])
         mean = max(first.output_tokens[0], 1.0)
-        spread = (first.output_tokens_sd[0] / mean) ** 2
-        return cls(cell.temperature, cell.max_tokens, a, b, spread)
+        return cls(cell, most, (first.output_tokens_sd[0] / mean) ** 2)
+
+    @cached_property
+    def failing(self) -> Array:
+        """Chance that the first j draws of a prompt fail, j = 0 .. most."""
+        shapes = Shapes.of(np.array(self.cell.coverage.shapes))
+        return np.asarray(shapes.unsolved(np.arange(self.most + 1.0)).mean(axis=0))
 
 
 @dataclass
@@ -107,9 +105,10 @@ class Pace:
             counts[catalogue.index[group]] += 1
         self._pacer = Pacer(catalogue.ladder, counts, reserve=reserve * self._total)
         self._shapes: dict[tuple[str, GroupKey], list[_Shape]] = {}
+        most = max(forecast.option.n for forecast in catalogue.forecasts)
         for cell in laws.cells:
             key = (cell.model, (cell.task, cell.difficulty))
-            self._shapes.setdefault(key, []).append(_Shape.of(cell))
+            self._shapes.setdefault(key, []).append(_Shape.of(cell, most))
         self._started: dict[str, _Started] = {}
         self._expected = 0.0  # cost of all that were started
 
@@ -144,8 +143,8 @@ class Pace:
         """Cost that a prompt that runs is expected to add to what is settled."""
         option, shape = prompt.option, prompt.shape
         if option.strategy == "best_of_n":
-            whole = draws_to_come(shape.a, shape.b, option.n, 0)
-            part = draws_to_come(shape.a, shape.b, option.n, tries) / whole
+            whole = draws_to_come(shape.failing, option.n, 0)
+            part = draws_to_come(shape.failing, option.n, tries) / whole
             one_draw = prompt.expected / whole
         else:
             part = max(1 - tries / option.n, 0.0)
@@ -160,7 +159,7 @@ class Pace:
         return min(
             self._shapes[option.model, group],
             key=lambda s: (
-                abs(s.temperature - option.temperature),
-                abs(s.max_tokens - option.max_tokens),
+                abs(s.cell.temperature - option.temperature),
+                abs(s.cell.max_tokens - option.max_tokens),
             ),
         )

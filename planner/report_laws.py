@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from planner.models.artifact import Cell, HoldoutRow, Laws
-from planner.models.coverage import CoverageLaw, pass_at_k
+from planner.models.coverage import pass_at_k
+from planner.models.forecast import PopulationLaw
 from planner.models.latency import LatencyLaw
 from planner.models.prediction import Array
 from planner.options import Z90, cost_models
@@ -58,7 +59,7 @@ def law_coverage(
     draws = sum(
         cell.n_problems
         / total
-        * CoverageLaw.from_fit(cell.coverage).predict(grid, rng).draws
+        * PopulationLaw.from_fit(cell.coverage).predict(grid, rng).draws
         for cell in cells
     )
     low, high = np.quantile(draws, [0.05, 0.95], axis=0)

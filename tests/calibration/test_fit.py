@@ -9,10 +9,11 @@ from planner.calibration.draws import tabulate
 from planner.calibration.fit import fit_laws
 from planner.calibration.store import Store
 from planner.models.artifact import Laws
-from planner.models.coverage import CoverageLaw, pass_at_k
+from planner.models.coverage import pass_at_k
 from planner.models.diagnostics import by_quantity, coverage_abs_error, interval_coverage
 from planner.models.errors import InputError, NotMeasuredError
 from planner.models.flops import decode_step, prefill_step
+from planner.models.forecast import PopulationLaw
 from planner.models.records import Machine, Problem, Sample, Timing
 from planner.models.specs import Architecture, ModelTarget, Prices
 
@@ -381,7 +382,7 @@ def test_coverage_of_a_cell_follows_the_unbiased_count(laws, measured):
         ]  # fmt: skip
         draws = np.random.default_rng(0)
         each = [
-            CoverageLaw.from_fit(c.coverage).predict([1, 4, 16], draws).mean for c in own
+            PopulationLaw.from_fit(c.coverage).predict([1, 4, 16], draws).mean for c in own
         ]
         pooled = np.average(each, axis=0, weights=share)
         error = unbiased.std(axis=0) / np.sqrt(len(unbiased)) + 0.01

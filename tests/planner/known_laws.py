@@ -142,8 +142,12 @@ def known_laws(
                         temperature=temperature, max_tokens=cap, n_problems=n_problems,
                         n_samples=32, prompt_tokens=20.0,
                         coverage=CoverageFit(
-                            log_shape=(math.log(mean * size), math.log((1 - mean) * size)),
-                            covariance=((0.01, 0.0), (0.0, 0.01)), k_max=32,
+                            shapes=tuple(
+                                (math.log(mean * size) + off, math.log(mean / (1 - mean)),
+                                 -12.0, -12.0)
+                                for off in (-0.1, 0.0, 0.1)
+                            ),
+                            k_max=32,
                         ),
                         curves=tuple(curves),
                     )

@@ -194,8 +194,10 @@ def _samples(rng, models, tasks, n_problems):
                         n_samples=N_SAMPLES,
                         prompt_tokens=20.0,
                         coverage=CoverageFit(
-                            log_shape=(math.log(a), math.log(b)),
-                            covariance=((0.04, 0.02), (0.02, 0.05)),
+                            shapes=tuple(
+                                (math.log(a) + off, math.log(a / b), -12.0, -12.0)
+                                for off in (-0.2, 0.0, 0.2)
+                            ),
                             k_max=N_SAMPLES,
                         ),
                         curves=(

@@ -21,7 +21,7 @@ from planner.models.errors import InputError, ServingError, StoreError
 from planner.outcome import Outcome
 
 COMMANDS = [
-    "init", "calibrate", "import", "fit", "plan", "recommend", "run", "report", "validate",
+    "init", "calibrate", "import", "fit", "validate", "plan", "recommend", "run", "report",
     "demo", "doctor",
 ]  # fmt: skip
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from planner.interpolate import Interpolator
 from planner.models.cost import UNITS
 from planner.models.errors import InputError, NotMeasuredError
 from planner.options import (
@@ -161,18 +160,27 @@ def test_an_architecture_that_lacks_a_dimension_is_an_error(laws):
         cost_models(laws.model_copy(update={"models": (broken,)}))
 
 
+def read(table, option, group=GROUP):
+    return table.read(group, [option])[0]
+
+
 def test_a_measured_option_reads_back_as_it_is(table):
-    reader = Interpolator.of_group(table, GROUP)
     for row in table.rows_of[table.groups.index(GROUP)]:
         point = table.points[row]
-        assert reader.at(point.option) == point
+        assert read(table, point.option) == point
+
+
+def test_options_of_several_models_come_back_in_their_order(table):
+    asked = [at(model=m, n=n) for n in (2, 6) for m in ("large", "small", "medium")]
+    found = table.read(GROUP, asked)
+    assert [p.option for p in found] == asked
+    assert found[4] == read(table, asked[4])
 
 
 def test_half_way_between_two_caps_and_temperatures(table):
-    reader = Interpolator.of_group(table, GROUP)
-    point = reader.at(at(max_tokens=48, temperature=0.8))
+    point = read(table, at(max_tokens=48, temperature=0.8))
     corners = [
-        reader.at(at(max_tokens=c, temperature=t)) for c in (32, 64) for t in (0.6, 1.0)
+        read(table, at(max_tokens=c, temperature=t)) for c in (32, 64) for t in (0.6, 1.0)
     ]
     assert point.accuracy == pytest.approx(np.mean([p.accuracy for p in corners]))
     assert point.output_tokens == pytest.approx(np.mean([p.output_tokens for p in corners]))
@@ -183,28 +191,43 @@ def test_half_way_between_two_caps_and_temperatures(table):
         "temperature 0.8 between measured 0.6 and 1",
         "max_tokens 48 between measured 32 and 64",
     )  # fmt: skip
+    # its noise is that of the setting which weighs most
+    near = read(table, at(max_tokens=60, temperature=0.9))
+    assert near.series == corners[3].series
 
 
 def test_n_is_read_on_a_log_scale(table):
-    reader = Interpolator.of_group(table, GROUP)
-    low, high = reader.at(at(n=4)), reader.at(at(n=8))
+    low, high = read(table, at(n=4)), read(table, at(n=8))
     weight = math.log(6 / 4) / math.log(8 / 4)
-    point = reader.at(at(n=6))
+    point = read(table, at(n=6))
     assert point.accuracy == pytest.approx(
         (1 - weight) * low.accuracy + weight * high.accuracy
     )
     assert point.draws < 6
     # voting makes every draw here, so its draws and tokens are read exactly
-    voting = {"strategy": "self_consistency"}
-    sums = Interpolator.of_group(table, ("sums", 1))
-    assert sums.at(at(**voting, n=6)).draws == pytest.approx(6)
-    assert sums.at(at(**voting, n=6)).output_tokens == pytest.approx(
-        1.5 * sums.at(at(**voting, n=4)).output_tokens
+    voting, sums = {"strategy": "self_consistency"}, ("sums", 1)
+    assert read(table, at(**voting, n=6), sums).draws == pytest.approx(6)
+    assert read(table, at(**voting, n=6), sums).output_tokens == pytest.approx(
+        1.5 * read(table, at(**voting, n=4), sums).output_tokens
     )
     # n = 1 of the family is the single draw
-    single = reader.at(at(strategy="single", n=1))
-    assert single.accuracy < reader.at(at(n=2)).accuracy
-    assert reader.at(at(n=1)).accuracy == single.accuracy
+    single = read(table, at(strategy="single", n=1))
+    assert single.accuracy < read(table, at(n=2)).accuracy
+    assert read(table, at(n=1)).accuracy == single.accuracy
+
+
+def test_settings_not_measured_jointly_are_options_that_say_so(laws, rng):
+    kept = tuple(
+        c for c in laws.cells
+        if (c.model, c.temperature, c.max_tokens) != ("medium", 1.0, 64)
+    )  # fmt: skip
+    table = build_options(laws.model_copy(update={"cells": kept}), [GROUP], rng)
+    point, others = read(table, at()), [read(table, at(max_tokens=32))]
+    assert point.extrapolated == ("temperature 1 with max_tokens 64 not measured jointly",)
+    assert point.origin == "optuna"
+    assert point.accuracy_sd > others[0].accuracy_sd
+    assert point.series == others[0].series  # of the same temperature: the same draws
+    assert at() not in [p.option for p in table.points]
 
 
 @pytest.mark.parametrize(
@@ -212,11 +235,11 @@ def test_n_is_read_on_a_log_scale(table):
 )
 def test_nothing_is_read_outside_the_measured_range(table, off):
     with pytest.raises(NotMeasuredError):
-        Interpolator.of_group(table, GROUP).at(at(**off))
+        read(table, at(**off))
 
 
 def test_added_points_join_every_column(table):
-    point = Interpolator.of_group(table, GROUP).at(at(n=6))
+    point = read(table, at(n=6))
     more = table.with_points([point])
     assert len(more) == len(table) + 1
     assert more.forecast(len(table)).option == at(n=6)

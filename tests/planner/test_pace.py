@@ -11,6 +11,7 @@ from planner.ledger import Ledger
 from planner.limits import Budget
 from planner.models.cost import Cost
 from planner.models.records import Problem
+from planner.models.shapes import P, Shapes
 from planner.pace import Pace, draws_to_come
 
 PROMPTS = ("C21>21:", "C3,7>21:", "C3,7,12,5>24:", "A3:", "A3+7+1:", "A3+7*2-4+1:")
@@ -23,13 +24,19 @@ def advisor(known_laws):
     return Planner(laws=known_laws(np.random.default_rng(5), true_problems=50).laws)
 
 
+def failing(a, b, n):
+    """Chance that the first j draws fail, j = 0 .. n, when rates are Beta(a, b)."""
+    j = np.arange(n)
+    return np.concatenate([[1.0], np.cumprod((b + j) / (a + b + j))])
+
+
 def test_a_prompt_that_goes_on_failing_has_more_before_it():
-    # Beta(1, 1): the chance that j draws fail is 1 / (j + 1)
-    assert draws_to_come(1, 1, 8, 0) == pytest.approx(sum(1 / (j + 1) for j in range(8)))
+    uniform = failing(1, 1, 8)  # the chance that j draws fail is 1 / (j + 1)
+    assert draws_to_come(uniform, 8, 0) == pytest.approx(sum(1 / (j + 1) for j in range(8)))
     # after 4 failures, the chance that the next j fail is 5 / (5 + j)
-    assert draws_to_come(1, 1, 8, 4) == pytest.approx(sum(5 / (5 + j) for j in range(4)))
-    assert draws_to_come(1, 1, 8, 8) == 0
-    made = [k + draws_to_come(0.3, 1.0, 16, k) for k in range(17)]
+    assert draws_to_come(uniform, 8, 4) == pytest.approx(sum(5 / (5 + j) for j in range(4)))
+    assert draws_to_come(uniform, 8, 8) == 0
+    made = [k + draws_to_come(failing(0.3, 1.0, 16), 16, k) for k in range(17)]
     assert made == sorted(made)
 
 
@@ -39,7 +46,8 @@ def test_what_is_to_come_is_what_simulated_prompts_still_drew(rng):
     first = np.minimum(rng.geometric(np.maximum(p, 1e-12)), n)  # draws made in all
     more = first[first > failed] - failed
     error = more.std() / math.sqrt(len(more))
-    assert draws_to_come(a, b, n, failed) == pytest.approx(more.mean(), abs=4 * error)
+    expected = draws_to_come(failing(a, b, n), n, failed)
+    assert expected == pytest.approx(more.mean(), abs=4 * error)
 
 
 @dataclass
@@ -57,6 +65,14 @@ class Simulated:
     def draw(self, rng, now):
         self.length = rng.gamma(1 / 0.16, 0.16)  # spread as the laws have it
         self.ends = now + self.length
+
+
+def drawn_rate(cell, rng):
+    """Success rate of a problem, drawn from a cell's law."""
+    theta = np.array(cell.coverage.shapes)
+    shape = Shapes.of(theta[[rng.integers(len(theta))]])
+    share = np.concatenate([shape.hopeless, shape.weight[0]])
+    return rng.choice(np.concatenate([[0.0], P]), p=share / share.sum())
 
 
 def simulated_run(advisor, rng, *, dearer, n=240, slack=4.0):
@@ -84,10 +100,9 @@ def simulated_run(advisor, rng, *, dearer, n=240, slack=4.0):
             seen = {k: (r.tries, Cost(eflop=r.cost)) for k, r in running.items()}
             option = pace.choose(problem, n - started, seen)
             prompt = pace._started[problem.problem_id]
-            a, b = prompt.shape.a, prompt.shape.b
             early = option.strategy == "best_of_n"
-            whole = draws_to_come(a, b, option.n, 0) if early else option.n
-            rate = rng.beta(a, b) if early else 0.0
+            whole = draws_to_come(prompt.shape.failing, option.n, 0) if early else option.n
+            rate = drawn_rate(prompt.shape.cell, rng) if early else 0.0
             run = Simulated(option.n, rate, dearer * prompt.expected / whole)
             run.draw(rng, now)
             running[problem.problem_id] = run

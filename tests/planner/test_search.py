@@ -9,7 +9,11 @@ import optuna
 import pytest
 
 from planner.allocate import Ladder
+from planner.candidates import candidates
+from planner.limits import Slo
+from planner.models.artifact import LatencyFit
 from planner.models.cost import UNITS
+from planner.models.joint_fill import SD
 from planner.options import build_options, known_groups
 from planner.search import search_options
 
@@ -134,19 +138,55 @@ def test_there_is_nothing_to_search_in_a_single_setting(known_laws, rng):
 def test_a_guard_keeps_uncertain_options_out(coarse):
     coarse = of_small(coarse)
     before = accuracy_at(coarse, 2e8)
-    unsure = replace(
-        coarse,
-        points=tuple(
-            replace(p, accuracy_sd=0.3) if p.option.n > 1 else p for p in coarse.points
-        ),
-    )
-    found = search_options(
-        unsure, "eflop", before.shadow_price, np.random.default_rng(0), trials=90
-    )
     certain = search_options(
         coarse, "eflop", before.shadow_price, np.random.default_rng(0), trials=90
     )
+
+    def doubtful(law):
+        grids = {name: replace(g, values=g.values.copy()) for name, g in law.grids.items()}
+        for grid in grids.values():
+            grid.values[..., SD] = np.where(grid.ns > 1, 0.3, grid.values[..., SD])
+        return replace(law, grids=grids)
+
+    unsure = replace(coarse, laws={key: doubtful(law) for key, law in coarse.laws.items()})
+    found = search_options(
+        unsure, "eflop", before.shadow_price, np.random.default_rng(0), trials=90
+    )
     assert len(found) < len(certain)
+
+
+def test_what_it_finds_is_as_fast_as_asked(known_laws, rng):
+    laws = known_laws(rng, true_problems=50).laws
+    timing = LatencyFit(
+        machine="m", flop_per_s=1e11, bytes_per_s=1e10,
+        log_parameters=(-7.0, -7.0, -0.7, -0.7),
+        covariance=tuple(tuple(0.01 * (i == j) for j in range(4)) for i in range(4)),
+        residual_sd=0.1, batch_max=128, context_max=160, n_points=20, source="measured",
+    )  # fmt: skip
+    cells = tuple(
+        c.model_copy(update={"curves": tuple(
+            k.model_copy(update={"accuracy_sd": (1e-4,) * len(k.n)}) for k in c.curves
+        )})
+        for c in laws.cells if c.model == "small"
+    )  # fmt: skip
+    models = (laws.models[0].model_copy(update={"latency": timing}),)
+    laws = laws.model_copy(update={"cells": cells, "models": models})
+    table = build_options(laws, [("sums", 0)], rng)
+    # all n are fast enough under the small cap, half of them under the large one
+    many = max(s for p, s in zip(table.points, table.latency_s(95), strict=True)
+               if p.option.max_tokens == 32)  # fmt: skip
+    slo = Slo(latency_s=1.1 * float(many))
+    kept, _ = candidates(table, "eflop", slo)
+    assert 0 < len(kept) < len(table)
+
+    def seconds_found(**more):
+        found = search_options(
+            kept, "eflop", 0.0, np.random.default_rng(0), trials=60, **more
+        )
+        return found.latency_s(95)[len(kept) :]
+
+    assert (seconds_found() > slo.latency_s).any()
+    assert (seconds_found(slo=slo) <= slo.latency_s).all()
 
 
 def test_it_takes_seconds(known_laws, rng):
