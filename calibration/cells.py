@@ -156,15 +156,15 @@ class _Level:
 
 
 def _coverage_laws(drafts: Sequence[_Draft]) -> list[PopulationLaw]:
-    """Laws of the drafts. Models on one class of a task lend each other strength; settings
+    """Laws of the drafts. Models and classes of a task lend each other strength; settings
     that share draws, as caps do, must not.
     """  # noqa: D205
-    keys = [
-        (table.task, d.difficulty, table.temperature, d.measured.cap_rank)
-        for d, table in ((d, d.measured.table) for d in drafts)
-    ]
     if not drafts:
         return []
+    keys = [
+        (d.measured.table.task, d.measured.table.temperature, d.measured.cap_rank)
+        for d in drafts
+    ]
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     recorded = [d.recorded for d in drafts]
     table = CountTable.of(

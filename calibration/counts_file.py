@@ -6,6 +6,7 @@ several. A *set* is one model on one benchmark, at one temperature where it has 
 A row that cannot be right is an error that names it; no row is dropped.
 """
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def read_counts(path: Path) -> NamedCounts:
     settings = ["temperature"] if "temperature" in frame.columns else []
     for name in settings:
         columns[name] = _number(path, frame, name)
+        _refuse(path, frame, name, columns[name] < 0, "is below 0")
     clean = pd.DataFrame({**columns, "n_samples": n, "n_correct": c})
     key = ["benchmark", "model", "problem_id", *settings]
     twice = clean.duplicated(key, keep="first").to_numpy()
@@ -166,7 +168,14 @@ def _load(path: Path) -> pd.DataFrame:
     if kind == ".parquet":
         source = f"read_parquet({where})"
     elif kind in (".csv", ".tsv"):
-        source = _csv_source(path, where)
+        names, comma = _header(path)
+        # every column as text: the types are checked here, where the row can be named;
+        # numbered, as the database takes neither empty names nor "Model" beside "model"
+        types = ", ".join(f"'column{i}': 'VARCHAR'" for i in range(len(names)))
+        source = (
+            f"read_csv({where}, auto_detect=false, header=true, delim='{comma}',"
+            f" quote='\"', escape='\"', columns={{{types}}})"
+        )
     elif kind in (".jsonl", ".ndjson"):
         # depth 1: every field as JSON text, so that a wrong one can be shown as it is
         source = (
@@ -179,39 +188,52 @@ def _load(path: Path) -> pd.DataFrame:
         try:
             frame: pd.DataFrame = connection.execute(f"SELECT * FROM {source}").df()
         except duckdb.Error as error:
-            lines = str(error).removeprefix("Invalid Input Error: ").splitlines()
-            reason = "; ".join(line.strip() for line in lines[:3] if line.strip())
             raise InputError(
-                f"{path}: cannot be read as {kind[1:]}, damaged or cut short? ({reason})"
+                f"{path}: cannot be read as {kind[1:]}, damaged or cut short? "
+                f"({_reason(error)})"
             ) from None
-    return _unquoted(frame) if kind in (".jsonl", ".ndjson") else frame
+    if kind in (".csv", ".tsv"):
+        frame.columns = pd.Index(names)
+    if kind not in (".jsonl", ".ndjson"):
+        return frame
+    if list(frame.columns) == ["json"]:
+        raise InputError(f"{path}: its lines are not JSON objects; write one object a line")
+    return _unquoted(frame)
 
 
-def _csv_source(path: Path, where: str) -> str:
-    """Every column as text: the types are checked here, where the row can be named."""
+def _reason(error: duckdb.Error) -> str:
+    """What the database says of the file, without its advice and our own query."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [x for x in lines if x and not x.startswith(("LINE ", "^", "Possible "))][:3]
+    return "; ".join(told).removeprefix("Invalid Input Error: ").split("; Try ")[0]
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """Column names of a CSV file, and what separates them."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a text file ({error})") from None
-    comma = max(",;\t", key=header.count)
-    names = [name.strip().strip('"') for name in header.split(comma)]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path}: a column stands twice in its header: {header}")
-    quoted = ", ".join("'" + n.replace("'", "''") + "': 'VARCHAR'" for n in names)
-    return (
-        f"read_csv({where}, auto_detect=false, header=true, delim='{comma}', quote='\"',"
-        f" escape='\"', columns={{{quoted}}})"
-    )
+            line = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
+    if not line.strip():
+        raise InputError(f"{path}: its first line is blank; it must name the columns")
+    comma = max(",;\t", key=line.count)
+    names = [name.strip() for name in next(csv.reader([line], delimiter=comma))]
+    if twice := {name for name in names if name and names.count(name) > 1}:
+        raise InputError(
+            f"{path}: column {', '.join(sorted(twice))} stands twice in its header"
+        )
+    # a row's number, as tables are often saved with, has no name
+    return [name or f"(unnamed {i + 1})" for i, name in enumerate(names)], comma
 
 
 def _unquoted(frame: pd.DataFrame) -> pd.DataFrame:
     """JSON text -> its value where that is a string; other values stay as text."""
-    if list(frame.columns) == ["json"]:
-        return frame.iloc[:, :0]  # not objects: no column has a name
     for name in frame.columns.intersection([*_NAMES]):
         frame[name] = [
-            json.loads(v) if isinstance(v, str) and v.startswith('"') else v
+            json.loads(v) if isinstance(v, str) and v[:1] in ('"', "[", "{") else v
             for v in frame[name]
         ]
     return frame
@@ -239,7 +261,8 @@ def _refuse(
 
 
 def _shown(value: object) -> str:
-    return repr(value) if value == value and value is not None else "(missing or NaN)"
+    missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return "(missing or NaN)" if missing else repr(value)
 
 
 def _missing(column: "pd.Series[str]") -> NDArray[np.bool_]:
@@ -248,13 +271,20 @@ def _missing(column: "pd.Series[str]") -> NDArray[np.bool_]:
 
 def _names(path: Path, frame: pd.DataFrame, field: str) -> "pd.Series[str]":
     column = frame[field]
+    nested = [isinstance(value, list | dict | np.ndarray) for value in column]
+    _refuse(path, frame, field, np.asarray(nested), "is not a name")
     _refuse(path, frame, field, _missing(column), "is not a name")
-    return column.astype(str)
+    names = column.astype(str)
+    if field != "problem_id":  # the others are shown on terminals
+        hidden = [name for name in names.unique() if not name.isprintable()]
+        bad = names.isin(hidden).to_numpy(dtype=bool)
+        _refuse(path, frame, field, bad, "holds characters that cannot be shown")
+    return names
 
 
 def _number(path: Path, frame: pd.DataFrame, field: str) -> Array:
     column = frame[field]
-    if column.dtype == bool:
+    if column.dtype.kind in "bmM":  # truth values and times become numbers otherwise
         _refuse(path, frame, field, np.ones(len(column), dtype=bool), "is not a number")
     value = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float)
     _refuse(path, frame, field, ~np.isfinite(value), "is not a number")

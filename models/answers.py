@@ -71,24 +71,15 @@ class AnswerCounts:
 
 
 def count_answers(recorded: Recorded) -> AnswerCounts:
-    """Count the draws of each answer; an answer is right if most of its draws are."""
-    return AnswerCounts(
-        *sum_by_answer(recorded, recorded.present.astype(float)), _none(recorded)
-    )
+    """Count the draws of each answer, the most drawn first.
 
-
-def sum_by_answer(recorded: Recorded, value: Array) -> tuple[Array, Array]:
-    """Sum a value over the draws of each answer, right ones and wrong ones.
-
-    Returns:
-        (P, K_right) and (P, K_wrong), the most drawn answer first; zeros pad.
+    An answer is right if most of its draws are.
     """
     voting = recorded.present & (recorded.answer >= 0)
     problem = np.nonzero(voting)[0]
     width = int(recorded.answer.max(initial=0)) + 1
     key, kind = np.unique(problem * width + recorded.answer[voting], return_inverse=True)
     votes = np.bincount(kind, minlength=len(key))
-    total = np.bincount(kind, value[voting], len(key))
     is_right = 2 * np.bincount(kind, recorded.correct[voting], len(key)) > votes
     sides = []
     for own in (is_right, ~is_right):
@@ -96,13 +87,10 @@ def sum_by_answer(recorded: Recorded, value: Array) -> tuple[Array, Array]:
         of = key[order] // width
         column = np.arange(len(of)) - np.searchsorted(of, of)
         out = np.zeros((len(recorded.n_samples), int(column.max(initial=-1)) + 1))
-        out[of, column] = total[order]
+        out[of, column] = votes[order]
         sides.append(out)
-    return sides[0], sides[1]
-
-
-def _none(recorded: Recorded) -> Array:
-    return np.asarray((recorded.present & (recorded.answer < 0)).sum(axis=1), dtype=float)
+    silent = (recorded.present & (recorded.answer < 0)).sum(axis=1)
+    return AnswerCounts(sides[0], sides[1], np.asarray(silent, dtype=float))
 
 
 class Likelihood(NamedTuple):

@@ -343,6 +343,6 @@ def _find(labels: tuple[Hashable, ...], label: Hashable) -> int:
 
 def _checked(k: ArrayLike) -> Array:
     points = np.atleast_1d(np.asarray(k, dtype=float))
-    if points.size and not points.min() >= 1:
-        raise InputError(f"coverage needs k >= 1, got {points.min():g}")
+    if not (np.isfinite(points) & (points >= 1)).all():
+        raise InputError(f"coverage needs finite k >= 1, got {points.tolist()}")
     return points

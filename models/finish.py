@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln, xlog1py, xlogy
 
 from planner.models.errors import InputError
+from planner.models.fitting import weigh_problems
 from planner.models.lengths import NO_ANSWER, IntArray, Recorded
 from planner.models.prediction import Array, Prediction
 
@@ -117,10 +118,10 @@ class FinishLaw:
         """
         points = _whole(k)
         each = np.stack([self.accuracy(int(n), rng) for n in points], axis=1)
-        weight = rng.dirichlet(np.ones(len(each)), _DRAWS)
+        weight, right = weigh_problems(len(each), _DRAWS, rng)
         doublings = np.log2(np.maximum(points / self._known(), 1.0))
         noise = _FORECAST_SD * doublings * rng.standard_normal((_DRAWS, 1))
-        draws = np.clip(weight @ each + noise, 0.0, 1.0)
+        draws = np.clip(weight @ each + right + noise, 0.0, 1.0)
         return Prediction(draws, "1", doublings > 0)
 
     def predict_tokens(

@@ -1,4 +1,4 @@
-"""Numerical tools of the fits: Newton's method on many problems at once, and shrinkage."""
+"""Numerical tools of the fits: Newton's method on many at once, shrinkage, bootstrap."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.models.prediction import Array
+
+_UNKNOWN = 0.25  # problems always right, and as many never, added to a population
 
 
 class Quadratic(NamedTuple):
@@ -109,3 +111,25 @@ def ridge(design: Array, y: Array, weight: Array, penalty: float) -> Array:
     """
     gram = design.T @ (weight[:, None] * design) + penalty * np.eye(design.shape[1])
     return np.asarray(np.linalg.solve(gram, design.T @ (weight * y)))
+
+
+def weigh_problems(
+    problems: int, size: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Weights of the Bayesian bootstrap (Rubin 1981), for means over new problems.
+
+    Problems that were all solved, or none, do not say that others will be: a quarter of one
+    that always is and a quarter of one that never is stand for those not seen.
+
+    Args:
+        problems: How many were seen.
+        size: How many draws.
+        rng: For the draws.
+
+    Returns:
+        Weights of the problems, (size, problems), and of what is always right, (size, 1);
+        the rest, to 1, is never right.
+    """
+    alpha = np.concatenate([np.ones(problems), [_UNKNOWN, _UNKNOWN]])
+    weight = rng.dirichlet(alpha, size)
+    return weight[:, :problems], weight[:, -1:]

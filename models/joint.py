@@ -3,7 +3,7 @@
 An *option* is a strategy (which says who picks the answer: a vote, a scorer, an exact
 check), n, max_tokens and temperature, on prompts of one difficulty class or of a mix. The
 fitted laws know some of them; the joint law reads between those, combines effects that were
-not measured jointly (see `planner.models.joint_grid`), and says for every option what of it
+not measured jointly (see `planner.models.joint_fill`), and says for every option what of it
 was not measured. It goes no further than the measured temperatures, caps and n of a curve.
 
 Accuracy is linear between two measured caps and two measured temperatures, and in log n;

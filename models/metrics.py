@@ -214,10 +214,10 @@ def needs_another_run(correct: ArrayLike, tokens: ArrayLike) -> bool:
         tokens: Of the same runs.
 
     Raises:
-        InputError: Lengths that differ.
+        InputError: Lengths that differ, or values that are not finite.
     """
     a, t = np.asarray(correct, dtype=float), np.asarray(tokens, dtype=float)
-    if a.shape != t.shape or a.ndim != 1:
+    if a.shape != t.shape or a.ndim != 1 or not np.isfinite([a, t]).all():
         raise InputError("need one flag and one token count a run")
     if len(a) < _FEWEST_RUNS:
         return True

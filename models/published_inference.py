@@ -22,6 +22,7 @@ from planner.models.published import (
     positive,
     within,
 )
+from planner.models.verification import ImperfectTest
 
 _DRAFT = "arXiv:2211.17192"
 _DRAFT_DOMAIN = (
@@ -247,13 +248,13 @@ class ResamplingLaw:
     domain: str = "unit tests of HumanEval as the verifier, easy and hard problems"
 
     def __post_init__(self) -> None:
-        shares = (*self.rates, *self.priors, self.completeness, self.soundness)
-        if (
-            not all(0 <= x <= 1 for x in shares)
-            or len(self.rates) != len(self.priors)
-            or abs(sum(self.priors) - 1) > 1e-9
-        ):
-            raise InputError("need shares in [0, 1] and priors, one a rate, that add to 1")
+        self._test()  # which checks them
+
+    def _test(self) -> ImperfectTest:
+        return ImperfectTest(
+            completeness=self.completeness, soundness=self.soundness,
+            success=self.rates, shares=self.priors,
+        )  # fmt: skip
 
     def value(self, draws: ArrayLike, wrong_value: ArrayLike) -> PublishedValue:
         """Expected value of at most K draws; 1 for a right answer accepted.
@@ -266,18 +267,10 @@ class ResamplingLaw:
             InputError: Draws that are not whole or below 0, or no finite value.
         """
         k, wrong = finite(draws=draws, wrong_value=wrong_value)
-        if (k < 0).any() or (k % 1 > 0).any():
-            raise InputError("draws must be whole and >= 0")
-        r, p = np.array(self.rates), np.array(self.priors)
-        survives = (1 - self.completeness) * r + self.soundness * (1 - r)
-        right, bad = self.completeness * r, (1 - self.soundness) * (1 - r)
-        # draws made of each type: 1 + b + ... + b^(K - 1)
-        made = np.where(
-            survives < 1,
-            (1 - survives ** k[..., None]) / np.where(survives < 1, 1 - survives, 1),
-            k[..., None],
-        )
-        value = (p * made * (right + wrong[..., None] * bad)).sum(axis=-1)
+        test, flat = self._test(), k.ravel()
+        right = test.value(flat, 0.0)
+        fluke = test.value(flat, 1.0) - right  # the value is linear in that of a wrong one
+        value = (right + wrong.ravel() * fluke).reshape(k.shape)
         known = within((wrong, -2, 0))
         return PublishedValue(np.asarray(value), "1", self.source, self.domain, known)
 

@@ -50,13 +50,16 @@ class RareSuccess:
             r: Successes that ended the drawing.
 
         Raises:
-            InputError: Not whole counts, 0 <= n_correct <= r and n_correct <= n_samples.
+            InputError: No problem, or not whole counts with 0 <= n_correct <= r and
+                n_correct <= n_samples.
             FitError: r = 1: one success leaves no unbiased estimate but 0 or 1.
         """
         table = CountTable.of(n_correct, n_samples)
-        if table.n_correct.max(initial=0) > r:
+        if not len(table.n_correct):
+            raise InputError("rare success needs at least one problem")
+        if table.n_correct.max() > r:
             raise InputError(f"a problem drawn until {r} successes cannot have more")
-        if r < 2:
+        if not r >= 2:
             raise FitError("draw until 2 successes or more; one leaves the rate open")
         return cls(table.n_correct.astype(float), table.n_samples.astype(float), r)
 
@@ -129,6 +132,6 @@ def successes_needed(relative_sd: float) -> int:
     Raises:
         InputError: relative_sd not positive.
     """
-    if not relative_sd > 0:
+    if not 0 < relative_sd < np.inf:
         raise InputError(f"a relative standard error is positive, got {relative_sd:g}")
     return 2 + int(np.ceil(relative_sd**-2 - 1e-9))

@@ -41,6 +41,7 @@ _LOGIT_PI = np.linspace(-12.0, 9.6, 37)
 _SHIFT = np.linspace(-4.5, 4.5, 19)
 _SCALE = np.array([0.02, 0.35, 0.7, 1.0, 1.5])
 _GRID = (len(_LOGIT_PI), len(_SHIFT), len(_SCALE))
+_TREND = 2 * expit(_LOGIT_PI) - 1  # what the trend of the shifts multiplies
 # edges of the cells of depth u that integrals are sums over; fine at the top
 _LIMIT = 1e9  # draws that count as without end
 _EDGES = np.concatenate([[0.0], np.logspace(-np.log10(_LIMIT), 0, 136)])
@@ -282,75 +283,91 @@ def _success_shares(a: Array, b: Array) -> Array:
 
 
 class _Hyper(NamedTuple):
-    """How shifts and scales are spread over problems."""
+    """How shifts and scales are spread over problems, for each of S draws."""
 
-    mean: float
-    trend: float
-    spread: float
-    scales: Array  # (n_scales,) shares
+    mean: Array  # (S,)
+    trend: Array  # (S,)
+    spread: Array  # (S,)
+    scales: Array  # (S, n_scales), shares; of a prior pseudo-counts
+
+    @classmethod
+    def centre(cls, size: int) -> "_Hyper":
+        """Centre of the weak priors."""
+        nought, one = np.zeros(size), np.ones(size)
+        return cls(nought, nought, one, np.full((size, len(_SCALE)), _SCALE_WORTH))
 
     def weights(self, success: Array) -> Array:
-        """Share of each node, (g,), given that of each success rate."""
-        trend = (2 * expit(_LOGIT_PI) - 1)[:, None]
-        off = (_SHIFT - self.mean - self.trend * trend) / self.spread
+        """Share of each node, (S, g), given that of each success rate, (S, n_success)."""
+        mean, trend, spread = (x[:, None, None] for x in self[:3])
+        off = (_SHIFT - mean - trend * _TREND[:, None]) / spread
         shift = np.exp(-0.5 * off**2) + 1e-12
-        shift *= (success / shift.sum(axis=1))[:, None]
-        return np.asarray((shift[:, :, None] * self.scales).ravel())
+        shift *= (success / shift.sum(axis=2))[:, :, None]
+        nodes = shift[..., None] * self.scales[:, None, None, :]
+        return np.asarray(nodes.reshape(len(nodes), -1))
 
 
 def _share_draws(likelihood: Array, success: Array, rng: np.random.Generator) -> Array:
     """Draws of the nodes' shares, (n_draws, g)."""
     size, p = len(success), len(likelihood)
-    start = _Hyper(0.0, 0.0, 1.0, np.full(len(_SCALE), 1 / len(_SCALE)))
+    start, centre = _Hyper.centre(1), _Hyper.centre(1)
+    start = start._replace(scales=start.scales / start.scales.sum())
     for _ in range(2 * _EM_STEPS):
-        start = _em_step(likelihood, success.mean(axis=0), start, np.ones(p), _centre())
-    out = np.empty((size, likelihood.shape[1]))
-    for i in range(size):
-        weight, prior, hyper = rng.standard_exponential(p), _draw_prior(rng), start
-        for _ in range(_EM_STEPS):
-            hyper = _em_step(likelihood, success[i], hyper, weight, prior)
-        out[i] = hyper.weights(success[i])
-    return out
+        start = _em_step(
+            likelihood, success.mean(axis=0)[None], start, np.ones((1, p)), centre
+        )
+    # all draws at once: the products with the likelihood are then of matrices
+    weight, prior = rng.standard_exponential((size, p)), _draw_priors(rng, size)
+    hyper = _Hyper(*(np.repeat(x, size, axis=0) for x in start))
+    for _ in range(_EM_STEPS):
+        hyper = _em_step(likelihood, success, hyper, weight, prior)
+    return hyper.weights(success)
 
 
-def _centre() -> _Hyper:
-    """Centre of the weak priors; its scales are pseudo-counts."""
-    return _Hyper(0.0, 0.0, 1.0, np.full(len(_SCALE), _SCALE_WORTH))
-
-
-def _draw_prior(rng: np.random.Generator) -> _Hyper:
+def _draw_priors(rng: np.random.Generator, size: int) -> _Hyper:
     """Priors moved at random, so that what the data do not say stays spread out."""
-    mean, trend, spread = rng.standard_normal(3)
+    mean, trend, spread = rng.standard_normal((3, size))
     return _Hyper(
-        _MEAN_SD * mean, _TREND_SD * trend, float(np.exp(_SPREAD_SD * spread)),
-        rng.standard_gamma(_SCALE_WORTH, len(_SCALE)),
+        _MEAN_SD * mean, _TREND_SD * trend, np.exp(_SPREAD_SD * spread),
+        rng.standard_gamma(_SCALE_WORTH, (size, len(_SCALE))),
     )  # fmt: skip
 
 
 def _em_step(
     likelihood: Array, success: Array, hyper: _Hyper, weight: Array, prior: _Hyper
 ) -> _Hyper:
-    """One step of EM: where problems lie given the spread, then the spread given that."""
+    """One step of EM: where problems lie given the spread, then the spread given that.
+
+    Args:
+        likelihood: Of each problem at each node, (P, g).
+        success: Share of each success rate, (S, n_success).
+        hyper: Where the step starts.
+        weight: Of each problem, (S, P).
+        prior: Of the spread.
+    """
     share = hyper.weights(success)
-    count = share * ((weight / (likelihood @ share)) @ likelihood)
-    count = count.reshape(_GRID)
-    at, trend = count.sum(axis=2), 2 * expit(_LOGIT_PI) - 1
-    precision = 1 / hyper.spread**2
-    rows, shifts = at.sum(axis=1), at @ _SHIFT
-    gram = precision * np.array([
-        [rows.sum(), rows @ trend], [rows @ trend, rows @ trend**2]
-    ]) + np.diag([1 / _MEAN_SD**2, 1 / _TREND_SD**2])  # fmt: skip
-    pull = precision * np.array([shifts.sum(), shifts @ trend]) + np.array(
-        [prior.mean / _MEAN_SD**2, prior.trend / _TREND_SD**2]
+    count = share * ((weight / (share @ likelihood.T)) @ likelihood)
+    count = count.reshape(-1, *_GRID)
+    at, precision = count.sum(axis=3), 1 / hyper.spread**2
+    rows, shifts = at.sum(axis=2), at @ _SHIFT
+    gram = np.empty((len(count), 2, 2))
+    gram[:, 0, 0] = precision * rows.sum(axis=1) + _MEAN_SD**-2
+    gram[:, 0, 1] = gram[:, 1, 0] = precision * (rows @ _TREND)
+    gram[:, 1, 1] = precision * (rows @ _TREND**2) + _TREND_SD**-2
+    pull = np.stack(
+        [
+            precision * shifts.sum(axis=1) + prior.mean / _MEAN_SD**2,
+            precision * (shifts @ _TREND) + prior.trend / _TREND_SD**2,
+        ],
+        axis=1,
     )
-    mean, slope = np.linalg.solve(gram, pull)
-    off = (_SHIFT - mean - slope * trend[:, None]) ** 2
-    variance = ((at * off).sum() + _SPREAD_WORTH * prior.spread**2) / (
-        at.sum() + _SPREAD_WORTH
+    mean, slope = np.linalg.solve(gram, pull[..., None])[..., 0].T
+    off = _SHIFT - mean[:, None, None] - slope[:, None, None] * _TREND[:, None]
+    variance = ((at * off**2).sum(axis=(1, 2)) + _SPREAD_WORTH * prior.spread**2) / (
+        at.sum(axis=(1, 2)) + _SPREAD_WORTH
     )
-    scales = count.sum(axis=(0, 1)) + prior.scales
+    scales = count.sum(axis=(1, 2)) + prior.scales
     return _Hyper(
-        float(mean), float(slope), float(np.sqrt(variance)), scales / scales.sum()
+        mean, slope, np.sqrt(variance), scales / scales.sum(axis=1, keepdims=True)
     )
 
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from planner.models.coverage import WEAK_PRIOR, CoverageLaw, pass_at_k
 from planner.models.errors import FitError, InputError
+from planner.models.fitting import weigh_problems
 from planner.models.lengths import BoolArray
 from planner.models.prediction import Array, Prediction
 
@@ -206,11 +207,11 @@ class RevisionLaw:
             InputError: Rounds below 1 or not whole.
         """
         points = np.atleast_1d(np.asarray(rounds, dtype=float))
-        if not ((points >= 1) & (points % 1 == 0)).all():
+        if not (np.isfinite(points) & (points >= 1)).all() or (points % 1).any():
             raise InputError(f"rounds must be whole numbers from 1, got {points.tolist()}")
         measured = self.correct.shape[2]
         share = self.correct.mean(axis=1)  # (P, rounds)
-        weight = rng.dirichlet(np.ones(len(share)), _DRAWS)
+        weight, surely = weigh_problems(len(share), _DRAWS, rng)
         q, r = (side.chances(rng) for side in (self.fixing, self.breaking))
         limit = q / np.maximum(q + r, 1e-300)
         last = share[:, -1]
@@ -222,7 +223,7 @@ class RevisionLaw:
                 # the sign matters: an answer may alternate, 1 - q - r < 0
                 kept = (1 - q - r) ** (n - measured)
                 columns.append((weight * (limit + (last - limit) * kept)).sum(axis=1))
-        draws = np.clip(np.stack(columns, axis=1), 0.0, 1.0)
+        draws = np.clip(np.stack(columns, axis=1) + surely, 0.0, 1.0)
         return Prediction(draws, "1", points > measured)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from planner.models.errors import InputError
-from planner.models.fitting import Quadratic, minimise_many
+from planner.models.fitting import Quadratic, minimise_many, weigh_problems
 from planner.models.lengths import BoolArray, LengthLaw, Recorded
 from planner.models.prediction import Array, Prediction
 
@@ -69,7 +69,7 @@ class CapLaw:
             InputError: No problem, a cap below 1, or draws longer than the cap.
         """
         tokens = np.where(recorded.present, recorded.output_tokens, 0)
-        if not len(tokens) or max_tokens < 1 or tokens.min() < 0:
+        if not len(tokens) or not 1 <= max_tokens < np.inf or tokens.min() < 0:
             raise InputError("a cap law needs a problem, a cap >= 1 and lengths >= 0")
         if tokens.max() > max_tokens:
             raise InputError(f"a draw of {tokens.max()} tokens under a cap of {max_tokens}")
@@ -97,8 +97,8 @@ class CapLaw:
             InputError: A cap below 1 or not finite.
         """
         caps = _caps(max_tokens)
-        weight = rng.dirichlet(np.ones(len(self.cut)), _DRAWS)
-        draws = weight @ self.accuracy(np.minimum(caps, self.max_tokens))
+        weight, right = weigh_problems(len(self.cut), _DRAWS, rng)
+        draws = weight @ self.accuracy(np.minimum(caps, self.max_tokens)) + right
         beyond = caps > self.max_tokens
         if beyond.any() and self.cut.any():
             tail = self._tail(caps[beyond], weight, rng)

@@ -162,25 +162,37 @@ class ImperfectTest:
             attempts: K, 0 or more.
             false_positive: Value of a wrong answer accepted, below 0 where it does harm.
             draw: Cost of one attempt.
+
+        Raises:
+            InputError: Attempts that are not whole or below 0, or a value that is not
+                finite.
         """
-        most = np.atleast_1d(np.asarray(attempts, dtype=np.int64))
-        gains = self._gains(int(most.max(initial=0)), false_positive, draw)
-        return np.asarray(np.concatenate([[0.0], np.cumsum(gains)])[most])
+        most = np.atleast_1d(np.asarray(attempts, dtype=float))
+        if not ((most >= 0) & (most % 1 == 0)).all():
+            raise InputError("attempts must be whole numbers from 0")
+        if not np.isfinite([false_positive, draw]).all():
+            raise InputError("the values of a wrong answer and of an attempt are finite")
+        r, rejected = np.array(self.success), self.rejected
+        right, fluke = self.completeness * r, (1 - self.soundness) * (1 - r)
+        # attempts made of each kind: 1 + b + ... + b^(K - 1), b the chance of rejection
+        ends = rejected < 1
+        left = np.where(ends, 1 - rejected, 1.0)
+        made = np.where(ends, (1 - rejected ** most[:, None]) / left, most[:, None])
+        gain = right + false_positive * fluke - draw
+        return np.asarray(made @ (np.array(self.shares) * gain))
 
     def best_attempts(
         self, false_positive: float, draw: float = 0.0, *, most: int = 1024
     ) -> int:
-        """K with the largest value, the smallest of equals; `most` when it still rises."""
+        """K with the largest value, the smallest of equals; `most` when it still rises.
+
+        Raises:
+            InputError: As `value`.
+        """
         return int(np.argmax(self.value(np.arange(most + 1), false_positive, draw)))
 
     def _reach(self, attempt: Array) -> Array:
         return np.asarray(np.array(self.shares) * self.rejected ** (attempt[:, None] - 1))
-
-    def _gains(self, most: int, false_positive: float, draw: float) -> Array:
-        r = np.array(self.success)
-        right, fluke = self.completeness * r, (1 - self.soundness) * (1 - r)
-        reach = self._reach(np.arange(1.0, most + 1))
-        return np.asarray(reach @ (right + false_positive * fluke - draw))
 
 
 class Split(NamedTuple):
@@ -272,9 +284,11 @@ class GenerativeVerifier:
         differ from each other and never to win.
 
         Raises:
-            InputError: Fewer than one solution, or a negative number of verdicts.
+            InputError: Not whole numbers of solutions from 1, or negative verdicts.
         """
         s = self._solutions(solutions, verifications)
+        if (s % 1).any() or np.isinf(s).any():
+            raise InputError("a vote needs whole numbers of solutions")
         v, p = verifications, self._success_nodes()[:, None]
         weight = 2 * np.arange(v + 1) + 1
         step = np.zeros((len(p), 4 * v + 3))  # correct less wrong, of one solution
@@ -313,8 +327,8 @@ class GenerativeVerifier:
         Raises:
             InputError: The budget does not pay one solution, or ratio is not positive.
         """
-        if not budget >= 1 or not ratio > 0:
-            raise InputError("a split needs budget >= 1 and ratio > 0")
+        if not 1 <= budget < np.inf or not ratio > 0:
+            raise InputError("a split needs a finite budget >= 1 and ratio > 0")
         most = min(max_verifications, int((budget - 1) / ratio + 1e-9))
         best = Split(1, 0, float(self.best_of_n(1, 0)[0]))
         for v in range(1, most + 1):
@@ -385,8 +399,8 @@ def _roc(
     if (
         not ends
         or [f[-1], t[-1]] != [1, 1]
-        or (np.diff(f) < 0).any()
-        or (np.diff(t) < 0).any()
+        or not (np.diff(f) >= 0).all()
+        or not (np.diff(t) >= 0).all()
     ):
         raise InputError("a ROC rises from (0, 0) to (1, 1)")
     if not 0 <= pi <= 1:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from planner.models.answers import AnswerLaw, count_answers, fit_answers
 from planner.models.coverage import WEAK_PRIOR, CoverageLaw
 from planner.models.errors import FitError, InputError
+from planner.models.fitting import weigh_problems
 from planner.models.lengths import Recorded
 from planner.models.prediction import Array, Prediction
 from planner.models.vote_race import Side, run_votes
@@ -26,11 +27,11 @@ from planner.models.vote_theory import effective_votes
 _ROWS = 1 << 17  # posterior draws of one problem's answers, all problems together
 _MIN_DRAWS, _MAX_DRAWS = 100, 400
 _BATCH = 1024  # rows drawn at once
+_MAX_VOTES = 16  # of one posterior draw, whose mean is taken; as the rows allow
 _REPEAT = 4  # every so many posterior draws are put to the vote twice, to see its luck
 # What the law itself errs by, per doubling beyond the draws made, at an accuracy of 1/2:
 # public vote curves strayed by this from any form fitted to them. Votes settle, so it ends.
 _MODEL_SD, _MODEL_DOUBLINGS = 0.012, 5.0
-_UNKNOWN = 0.25  # problems always right, and as many never, added to a population
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +110,7 @@ class VoteLaw:
         size = int(np.clip(_ROWS // problems, _MIN_DRAWS, _MAX_DRAWS))
         chains = int(np.clip(_BATCH // problems, 1, size))
         steps = -(-size // chains)
+        votes = 1 if measured else int(np.clip(_ROWS // (problems * size), 1, _MAX_VOTES))
         made = counts.n_right + counts.n_wrong + counts.silent
         begun = np.tile(made if measured else np.zeros(problems), chains)[:, None]
         order = np.argsort(points)
@@ -127,10 +129,10 @@ class VoteLaw:
             # a fraction of a vote is one vote so often
             new = np.maximum(points[order] - begun, 0.0)
             new = np.floor(new + rng.random((len(begun), 1)))
-            first = run_votes(right, wrong, new, rng)
+            first = _mean_vote(right, wrong, new, votes, rng)
             wins[step][:, order] = first
             if not measured and step % _REPEAT == 0:
-                again = run_votes(right, wrong, new, rng)
+                again = _mean_vote(right, wrong, new, votes, rng)
                 luck[order] += ((first - again) ** 2).sum(axis=0)
         luck /= 2 * -(-steps // _REPEAT) * chains * problems**2
         return wins.reshape(steps * chains, problems, len(points)), luck
@@ -195,6 +197,16 @@ def _side(share: Array, rest: Array, begun: Array, answering: Array) -> Side:
     )  # fmt: skip
 
 
+def _mean_vote(
+    right: Side, wrong: Side, new: Array, votes: int, rng: np.random.Generator
+) -> Array:
+    """Mean of several votes; of few problems a single one is all or nothing."""
+    total = run_votes(right, wrong, new, rng)
+    for _ in range(votes - 1):
+        total += run_votes(right, wrong, new, rng)
+    return total / votes
+
+
 def _without_noise(draws: Array, noise: Array) -> Array:
     """Draws of a mean, narrowed by the luck of the votes that made them."""
     variance = draws.var(axis=0)
@@ -205,11 +217,8 @@ def _without_noise(draws: Array, noise: Array) -> Array:
 
 def _population(wins: Array, rng: np.random.Generator) -> Array:
     """Means over new problems like these, (S, n_points)."""
-    size, problems, _ = wins.shape
-    alpha = np.concatenate([np.ones(problems), [_UNKNOWN, _UNKNOWN]])
-    weight = rng.dirichlet(alpha, size)
-    mean = np.einsum("sp,spn->sn", weight[:, :problems], wins)
-    return np.asarray(mean + weight[:, -1:])
+    weight, right = weigh_problems(wins.shape[1], len(wins), rng)
+    return np.asarray(np.einsum("sp,spn->sn", weight, wins) + right)
 
 
 def _points(n: ArrayLike) -> Array:

@@ -75,7 +75,7 @@ class OptionTable:
     cost: Array  # (n_options, 6), expected a prompt, columns as UNITS; NaN: not known
     cost_p95: Array  # (n_options, 6), 95th percentile between prompts
     laws: Mapping[tuple[str, str], JointLaw]  # by task and model
-    series_of: Mapping[Curve, int]  # measured curves' columns of noise
+    series_of: Mapping[Curve, int]  # columns of noise
 
     @classmethod
     def of_points(
@@ -301,12 +301,8 @@ def build_options(
     points: list[Point] = []
     noise: list[Array] = []
     series_of: dict[Curve, int] = {}
-    joint = {
-        (task, model): JointLaw.of(laws, model, task)
-        for task, model in dict.fromkeys(
-            (cell.task, cell.model) for key in keys for cell in cells[key]
-        )
-    }
+    pairs = dict.fromkeys((cell.task, cell.model) for key in keys for cell in cells[key])
+    joint = {(task, model): JointLaw.of(laws, model, task) for task, model in pairs}
     for key in keys:
         if not cells[key]:
             raise NotMeasuredError(

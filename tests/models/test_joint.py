@@ -54,6 +54,11 @@ def cell(temperature, cap, *, difficulty=0, ns=NS, sd=0.01, offset=0.0, n_max=16
     )  # fmt: skip
 
 
+def of_single(made, accuracy, sd):
+    single = curve("single", (1,), (accuracy,), sd, 30.0)
+    return made.model_copy(update={"curves": (single,)})
+
+
 def laws_of(cells, latency=None):
     return Laws(
         schema_version=1, inferplan="0.1.0", created_at=NOW, seed=0,
@@ -222,13 +227,7 @@ def test_intervals_of_combined_corners_hold(rng):
             p = logistic(logit)
             sd = 0.8 * math.sqrt(p * (1 - p) / size)
             noise = sd * (math.sqrt(0.5) * shared + math.sqrt(0.5) * rng.standard_normal())
-            seen = min(max(p + noise, 0.0), 1.0)
-            made = cell(t, c)
-            cells.append(
-                made.model_copy(
-                    update={"curves": (curve("single", (1,), (seen,), sd, 30.0),)}
-                )
-            )
+            cells.append(of_single(cell(t, c), min(max(p + noise, 0.0), 1.0), sd))
         p = law_of(cells[:3]).predict(OptionPoints.of("single", 1, 128, 1.0))
         hits += int(p.low[0] <= logistic(logits[1.0, 128]) <= p.high[0])
     error = 3 * math.sqrt(0.9 * 0.1 / trials)
@@ -236,12 +235,8 @@ def test_intervals_of_combined_corners_hold(rng):
 
 
 def test_never_solved_cells_combine_to_something_finite_and_unsure():
-    cells = [
-        c.model_copy(update={"curves": (curve("single", (1,), (a,), 0.01, 30.0),)})
-        for c, a in zip(
-            [cell(0.6, 64), cell(1.0, 64), cell(0.6, 128)], (0, 0, 1), strict=True
-        )
-    ]
+    seen = {(0.6, 64): 0.0, (1.0, 64): 0.0, (0.6, 128): 1.0}
+    cells = [of_single(cell(*corner), a, 0.01) for corner, a in seen.items()]
     p = law_of(cells).predict(OptionPoints.of("single", 1, 128, 1.0))
     assert p.high[0] - p.low[0] > 0.02
     assert np.isfinite(p.accuracy).all()
@@ -285,6 +280,8 @@ def test_an_unknown_strategy_or_model_names_what_there_is():
         law.predict(OptionPoints.of(["single", "best_of_n"], 1, 64, 0.6))
     with pytest.raises(NotMeasuredError, match="'other'"):
         JointLaw.of(laws_of(full()), "m", "other")
+    with pytest.raises(NotMeasuredError, match="known are m"):
+        CostModel.of(laws_of(full()), "other")
 
 
 def test_effects_that_no_cell_shows_are_refused():
@@ -307,19 +304,13 @@ def test_curves_of_unequal_n_are_read_as_far_as_each_goes():
 
 
 def test_fixed_lengths_gain_spread_with_n():
-    one = cell(0.6, 64)
-    fixed = one.curves[1].model_copy(update={"output_tokens_sd": (0.0, 5.0, 8.0, 9.0, 9.5)})
-    single = one.curves[0].model_copy(update={"output_tokens_sd": (0.0,)})
-    law = law_of(
-        [
-            one.model_copy(
-                update={
-                    "curves": (single, fixed.model_copy(update={"n": (1, 4, 8, 12, 16)}))
-                }
-            )
-        ]
+    one = cell(0.6, 64, ns=(1, 4, 8))
+    spreads = ((0.0,), (0.0, 5.0, 8.0))
+    curves = tuple(
+        c.model_copy(update={"output_tokens_sd": sd})
+        for c, sd in zip(one.curves, spreads, strict=True)
     )
-    p = law.predict(vote([1, 2, 4], 64))
+    p = law_of([one.model_copy(update={"curves": curves})]).predict(vote([1, 2, 4], 64))
     np.testing.assert_allclose(p.output_tokens_sd, [0.0, 2.5, 5.0])
 
 
@@ -412,8 +403,3 @@ def test_options_that_cannot_be_are_refused(bad):
 def test_no_options_are_no_forecasts():
     p = law_of(full()).predict(vote([], [], []))
     assert len(p.points) == len(p.accuracy) == len(p.cost()) == 0
-
-
-def test_a_model_without_laws_has_no_costs():
-    with pytest.raises(NotMeasuredError, match="known are m"):
-        CostModel.of(laws_of(full()), "other")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtr
 
 from planner.models.pairing import (
     EASE,
@@ -10,7 +10,7 @@ from planner.models.pairing import (
     loading_of,
     log_likelihood,
 )
-from planner.models.shapes import Shapes, binomial
+from planner.models.shapes import P, Shapes, binomial
 
 BY_EASE = np.exp(-(EASE**2) / 2 - logsumexp(-(EASE**2) / 2))  # a normal on the grid
 SHAPE = Shapes.of(np.array([[np.log(0.4), -0.5, -6.0, -3.0]]))
@@ -20,22 +20,20 @@ def seen(c, n, problem=None):
     pairs, index = np.unique(np.stack([c, n], axis=1), axis=0, return_inverse=True)
     numbers = np.arange(len(c)) if problem is None else np.asarray(problem)
     pairs = pairs.astype(float)
-    return Seen(binomial(*pairs.T), (pairs[:, 0] == 0).astype(float), index.ravel(), numbers)
+    return Seen(
+        binomial(*pairs.T), (pairs[:, 0] == 0).astype(float), index.ravel(), numbers
+    )
 
 
 def draw(rng, loading, problems=150, n=16, models=3):
     """Counts of models whose problems' ranks follow the one-factor copula."""
     ease = rng.standard_normal(problems)
     upto = np.cumsum(np.concatenate([SHAPE.hopeless, SHAPE.weight[0]]))
-    from scipy.stats import norm
-
-    from planner.models.shapes import P
-
     rates = np.concatenate([[0.0], P])
     tables = []
     for _ in range(models):
         own = loading * ease + np.sqrt(1 - loading**2) * rng.standard_normal(problems)
-        p = rates[np.minimum(np.searchsorted(upto, norm.cdf(own)), len(P))]
+        p = rates[np.minimum(np.searchsorted(upto, ndtr(own)), len(P))]
         tables.append(seen(rng.binomial(n, p), np.full(problems, n)))
     return tables
 
@@ -44,8 +42,8 @@ def draw(rng, loading, problems=150, n=16, models=3):
 def test_over_all_eases_the_problems_are_those_of_the_shape(loading):
     split = given_ease(SHAPE, loading)
     k = np.array([1.0, 10, 1000])
-    # 17 steps of ease, coarse where the rest of the copula is narrow
-    tolerance = 1e-6 if loading < 0.9 else 0.01
+    # the grid of ease leaves out 0.14 % of a normal, and is coarse at a narrow rest
+    tolerance = 0.003 if loading < 0.9 else 0.01
     np.testing.assert_allclose(
         BY_EASE @ split.unsolved(k), SHAPE.unsolved(k)[0], atol=tolerance
     )
@@ -89,4 +87,5 @@ def test_nothing_known_of_ease_is_the_plain_likelihood(rng):
     shapes = Shapes.of(rng.normal(size=(70, 4)) * 0.5 + [-1, -0.5, -6, -3])
     plain = np.log(shapes.likelihood(own.binomial, own.none))[:, own.pair].sum(axis=1)
     unknown = np.tile(BY_EASE, (40, 1))
-    np.testing.assert_allclose(log_likelihood(shapes, own, unknown, 0.6), plain, atol=1e-4)
+    # a constant apart: the grid leaves out 0.14 % of a normal
+    assert np.ptp(log_likelihood(shapes, own, unknown, 0.6) - plain) < 0.01

@@ -32,7 +32,9 @@ def test_a_starved_cell_follows_its_siblings(rng):
     together = pool([grid] * 5, [*known, nothing], log_mean, WHOLE)[-1]
     assert mean_tail(alone, grid) == pytest.approx(WHOLE.mean, abs=0.15)
     assert mean_tail(together, grid) > mean_tail(alone, grid) + 0.5
-    spread = [np.sqrt(s @ (grid.x[:, 0] - mean_tail(s, grid)) ** 2) for s in (alone, together)]
+    spread = [
+        np.sqrt(s @ (grid.x[:, 0] - mean_tail(s, grid)) ** 2) for s in (alone, together)
+    ]
     assert spread[1] < 0.85 * spread[0]
 
 
@@ -49,14 +51,16 @@ def test_the_prior_of_a_single_cell_is_its_level_and_scatter(rng):
     log_mean = -np.log1p(np.exp(1.0))
     share = pool([grid], [np.zeros(801)], log_mean, WHOLE)[0]
     at = [100, 400, 600]
+    level, half = norm(WHOLE.mean, WHOLE.sd), 2.5 * WHOLE.sd
     density = [
         quad(
-            lambda u, x=x: norm.pdf(u, WHOLE.mean, WHOLE.sd) * student.pdf((x - u) / 0.3, 3),
-            WHOLE.mean - 2.5 * WHOLE.sd, WHOLE.mean + 2.5 * WHOLE.sd,
+            lambda u, x=x: level.pdf(u) * student.pdf((x - u) / 0.3, 3),
+            WHOLE.mean - half, WHOLE.mean + half,
         )[0]
         for x in grid.x[at, 0]
     ]  # fmt: skip
-    np.testing.assert_allclose(share[at] / share[400], np.array(density) / density[1], rtol=0.02)
+    # 21 levels, those at the ends with full weight, stand for the integral
+    np.testing.assert_allclose(share[at] / share[400], np.array(density) / density[1], 0.05)
 
 
 def test_permuting_cells_permutes_the_posteriors(rng):

@@ -11,7 +11,9 @@ def beta_shape(a, m, log_g=STRAIGHT, logit_h=NONE):
     return Shapes.of(np.array([[np.log(a), np.log(m / (1 - m)), log_g, logit_h]]))
 
 
-@pytest.mark.parametrize(("a", "m"), [(0.2, 0.3), (0.5, 0.05), (1, 0.5), (2, 0.9), (20, 0.5)])
+@pytest.mark.parametrize(
+    ("a", "m"), [(0.2, 0.3), (0.5, 0.05), (1, 0.5), (2, 0.9), (20, 0.5)]
+)
 def test_without_bend_and_hopeless_problems_a_shape_is_a_beta(a, m):
     k = np.array([1.0, 2, 10, 100, 1e4, 1e6])
     b = a * (1 - m) / m
@@ -67,7 +69,9 @@ def test_a_bend_makes_the_tail_fall_ever_faster():
 def test_a_mixture_of_shapes_is_one_shape(rng):
     shapes = Shapes.of(rng.normal(size=(3, 4)) - 2)
     share, k = np.array([0.5, 0.2, 0.3]), np.array([1.0, 30.0])
-    np.testing.assert_allclose(shapes.mean(share).unsolved(k)[0], share @ shapes.unsolved(k))
+    np.testing.assert_allclose(
+        shapes.mean(share).unsolved(k)[0], share @ shapes.unsolved(k)
+    )
     np.testing.assert_array_equal(shapes.take(np.array([2])).weight[0], shapes.weight[2])
 
 
