@@ -127,6 +127,11 @@ def backtest(
     sets, notes = _sets(counts)
     most = max(s.n for s in sets)
     used = [size for size in sizes if size < most]
+    if most < 2:
+        raise InputError(
+            "every set has a problem with a single draw: nothing is left to forecast; "
+            "give at least 2 draws of every problem, better 16"
+        )
     if not used:
         raise InputError(
             f"no set has more than {most} draws of every problem, so that a fit to "
@@ -178,15 +183,15 @@ def _carried_out(
     if workers == 1:
         yield from map(carry_out, jobs)
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_leave_interrupts
-    ) as pool:
-        yield from pool.map(carry_out, jobs)
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C is for the parent, which then stops the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Ctrl-C is for this process alone, which then stops the workers. They inherit the
+        # mask, so that it holds before their first line too.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            done = pool.map(carry_out, jobs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from done
 
 
 def _carry_out(sets: Sequence[_Set], seed: int, job: _Job) -> _Done:

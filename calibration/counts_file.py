@@ -25,7 +25,7 @@ from planner.models.prediction import Array
 
 REQUIRED = ("model", "problem_id", "n_samples", "n_correct")
 _NAMES = ("benchmark", "model", "problem_id")
-_MOST = 10**9 - 1  # numpy draws without replacement from fewer than 10^9
+_MOST = 10**7  # of one problem; pass@k takes a table of n rows, a GB or two of memory here
 _NAMED_ROWS = 3  # of those that are wrong; the others are counted
 
 
@@ -261,7 +261,8 @@ def _refuse(
 
 
 def _shown(value: object) -> str:
-    missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    # neither a comparison nor isna() alone: pd.NA has no truth value, a list has many
+    missing = bool(pd.Series([value], dtype=object).isna().iloc[0])
     return "(missing or NaN)" if missing else repr(value)
 
 

@@ -150,7 +150,8 @@ class ImperfectTest:
 
         NaN where none does.
         """
-        reach = self._reach(np.atleast_1d(np.asarray(attempt, dtype=float)))
+        before = np.atleast_1d(np.asarray(attempt, dtype=float))[:, None] - 1
+        reach = np.array(self.shares) * self.rejected**before
         total = reach.sum(axis=1, keepdims=True)
         blank = np.full(reach.shape, np.nan)
         return np.asarray(np.divide(reach, total, out=blank, where=total > 0))
@@ -164,8 +165,7 @@ class ImperfectTest:
             draw: Cost of one attempt.
 
         Raises:
-            InputError: Attempts that are not whole or below 0, or a value that is not
-                finite.
+            InputError: Attempts not whole or below 0, or a value that is not finite.
         """
         most = np.atleast_1d(np.asarray(attempts, dtype=float))
         if not ((most >= 0) & (most % 1 == 0)).all():
@@ -190,9 +190,6 @@ class ImperfectTest:
             InputError: As `value`.
         """
         return int(np.argmax(self.value(np.arange(most + 1), false_positive, draw)))
-
-    def _reach(self, attempt: Array) -> Array:
-        return np.asarray(np.array(self.shares) * self.rejected ** (attempt[:, None] - 1))
 
 
 class Split(NamedTuple):
@@ -358,17 +355,11 @@ class GenerativeVerifier:
             )
             for c in costs.tolist()
         ]
-        table = np.array(
-            [
-                [c, s.solutions, s.verifications]
-                for c, s in zip(costs, splits, strict=True)
-                if s.verifications
-            ]
-        )
-        if len(table) < 2:
+        pays = np.array([split.verifications > 0 for split in splits])
+        if pays.sum() < 2:
             raise InputError("exponents need two budgets or more at which verifying pays")
-        x, s, v = np.log(table).T
-        x = x - x.mean()
+        x = np.log(costs[pays]) - np.log(costs[pays]).mean()
+        s, v, _ = np.log(np.array(splits)[pays]).T
         return Exponents(float(x @ s / (x @ x)), float(x @ v / (x @ x)))
 
     def _success_nodes(self) -> Array:

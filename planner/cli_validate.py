@@ -57,6 +57,10 @@ def run_validate(
     from planner.calibration.backtest import backtest
     from planner.report_validate import write_validation
 
+    if json_path is None and path.is_dir():
+        json_path = path / "validation.json"
+    html = html_path or _page_beside(json_path, path)
+    _refuse_overwriting(path, json_path, html)
     counts, holdout = _read(path)
     sizes = _default_sizes(counts) if n_train is None else _sizes(n_train)
     fits = len(sizes) * redraws * len(counts.sets)
@@ -74,13 +78,10 @@ def run_validate(
     rows, widths = pd.DataFrame(done.rows), pd.DataFrame(done.widths)
     _show(rows, widths)
     _show_holdout(holdout)
-    if json_path is None and path.is_dir():
-        json_path = path / "validation.json"
     if json_path is not None:
         content = {"rows": [row._asdict() for row in done.rows]}
         write_atomic(json_path, json.dumps(content, allow_nan=False) + "\n")
         say(f"wrote {json_path}")
-    html = html_path or _page_beside(json_path, path)
     write_validation(
         html,
         title=path.name if path.name else str(path.resolve()),
@@ -110,6 +111,26 @@ def _page_beside(json_path: Path | None, path: Path) -> Path:
         return json_path.with_suffix(".html")
     # not beside the data, which may lie where nobody writes
     return Path(f"{path.name.split('.')[0]}-validation.html")
+
+
+def _refuse_overwriting(path: Path, json_path: Path | None, html: Path) -> None:
+    """Say before any work is done that a result would replace the data or the other one.
+
+    Raises:
+        InputError: It would, or a folder has its name.
+    """
+    data = path.resolve()
+    for option, result in (("--json", json_path), ("--html", html)):
+        if result is None:
+            continue
+        if result.is_dir():
+            raise InputError(f"{option} {result}: is a folder; give a file")
+        if result.resolve() == data:
+            raise InputError(f"{option} {result}: is the data; give another file")
+    if json_path is not None and json_path.resolve() == html.resolve():
+        raise InputError(
+            f"{html}: would hold both the rows and the page; give --html another file"
+        )
 
 
 def _sizes(text: str) -> list[int]:

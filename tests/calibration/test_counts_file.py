@@ -80,8 +80,9 @@ def test_several_temperatures_are_several_sets(tmp_path):
         ("x,a,2,8,1.5", r"row 2: n_correct '1.5' is not a whole number"),
         ("x,a,2,0,0", r"row 2: n_samples '0' is below 1"),
         ("x,a,2,inf,0", r"row 2: n_samples 'inf' is not a number"),
-        ("x,a,2,1e10,0", r"row 2: n_samples '1e10' is above"),
+        ("x,a,2,1e8,0", r"row 2: n_samples '1e8' is above"),
         ("x,a,1,8,3", r"row 2: problem_id '1' stands twice"),
+        ("x,\x1b[31ma,2,8,3", r"row 2: model '.x1b\[31ma' holds characters"),
         ("x,,2,8,3", r"row 2: model \(missing or NaN\) is not a name"),
         ("x,a,2,8", r"cannot be read as csv.*Line: 3"),
         ("x,a,2,8,3,4", r"cannot be read as csv.*Line: 3"),
@@ -131,6 +132,69 @@ def test_missing_columns_are_named(tmp_path):
         InputError, match=r"no column problem_id, n_correct;.*it has model, p"
     ):
         read_counts(path)
+
+
+@pytest.mark.parametrize("value", ["NULL", "'[3]'::JSON", "true", "[1, 2]"])
+@pytest.mark.parametrize("other", ["3", "NULL"])
+def test_a_field_of_parquet_that_is_no_number(tmp_path, value, other):
+    path = tmp_path / "counts.parquet"
+    query = "SELECT 'a' AS model, i AS problem_id, 8 AS n_samples, "
+    query += f"CASE WHEN i = 1 THEN {value} ELSE {other if other == 'NULL' else value} END"
+    duckdb.sql(f"{query} AS n_correct FROM range(2) t(i)").to_parquet(str(path))
+    with pytest.raises(InputError, match=r"row 2: n_correct .* is not a number"):
+        read_counts(path)
+
+
+def test_null_among_whole_numbers_of_parquet_is_named(tmp_path):
+    path = tmp_path / "counts.parquet"
+    query = (
+        "SELECT 'a' AS model, i AS problem_id, 8 AS n_samples, nullif(i, 1) AS n_correct"
+    )
+    duckdb.sql(f"{query} FROM range(3) t(i)").to_parquet(str(path))
+    with pytest.raises(InputError, match=r"row 2: n_correct .missing or NaN. is not"):
+        read_counts(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        (",model,problem_id,n_samples,n_correct", "0,a,1,8,3"),  # as pandas saves an index
+        ("model,problem_id,n_samples,n_correct,", "a,1,8,3,"),
+        ('"a,b",model,problem_id,n_samples,n_correct', "0,a,1,8,3"),
+        ("Model,model,problem_id,n_samples,n_correct", "b,a,1,8,3"),
+    ],
+)
+def test_other_columns_of_a_csv_may_have_any_name(tmp_path, header, row):
+    counts = read_counts(write(tmp_path, f"{header}\n{row}\n"))
+    assert counts.sets == (SetName("counts", "a"),)
+    assert counts.table.n_correct.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"\n\n", "first line is blank"),
+        ("a.csv", b"model,model,problem_id\n", "column model stands twice"),
+        ("a.csv", HEADER.encode("utf-16"), "not UTF-8 text; save it"),
+        ("a.jsonl", b"[1]\n", "not JSON objects"),
+        (
+            "a.jsonl",
+            b'{"model": ["m"], "problem_id": 1, "n_samples": 8, "n_correct": 3}\n',
+            r"row 1: model \['m'\] is not a name",
+        ),
+    ],
+)
+def test_what_is_off_is_said_in_our_words(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_counts(path)
+
+
+def test_a_temperature_below_0_is_named(tmp_path):
+    text = "model,problem_id,n_samples,n_correct,temperature\na,1,8,3,-1\n"
+    with pytest.raises(InputError, match="row 1: temperature '-1' is below 0"):
+        read_counts(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

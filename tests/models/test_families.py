@@ -258,6 +258,9 @@ def test_what_cannot_be_used_is_refused(rng):
     with pytest.raises(InputError, match="family"):
         FamilyLaw.fit(table, SIZES[:3], family=["a"])
     law = FamilyLaw.fit(table, SIZES[:3])
+    for k in (0, np.nan, np.inf):
+        with pytest.raises(InputError, match="finite k"):
+            law.predict(k, rng, model_size=1e9)
     with pytest.raises(NotMeasuredError, match="benchmark 1"):
         law.forecast(1e9, benchmark=1)
     with pytest.raises(InputError, match="k >= 1"):

@@ -4,7 +4,13 @@ import pytest
 from planner.models.artifact import HoldoutRow
 from planner.models.diagnostics import by_quantity, coverage_abs_error, interval_coverage
 from planner.models.errors import NotMeasuredError
-from planner.models.fitting import Quadratic, minimise_many, ridge, shrink
+from planner.models.fitting import (
+    Quadratic,
+    minimise_many,
+    ridge,
+    shrink,
+    weigh_problems,
+)
 
 
 def test_many_minima_are_found_at_once(rng):
@@ -76,3 +82,12 @@ def test_diagnostics_read_the_table():
     assert {q: len(r) for q, r in by_quantity(rows).items()}["latency"] == 1
     with pytest.raises(NotMeasuredError):
         coverage_abs_error(rows[2:])
+
+
+def test_problems_weigh_alike_and_leave_room_for_others(rng):
+    weight, right = weigh_problems(4, 20_000, rng)
+    np.testing.assert_allclose(weight.mean(axis=0), 1 / 4.5, atol=0.004)
+    assert right.mean() == pytest.approx(0.25 / 4.5, abs=0.004)
+    never = 1 - weight.sum(axis=1) - right[:, 0]
+    assert never.min() > -1e-12
+    assert never.mean() == pytest.approx(0.25 / 4.5, abs=0.004)

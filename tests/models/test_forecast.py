@@ -122,6 +122,15 @@ def test_counts_all_alike_leave_a_wide_interval(rng, c):
         assert width(forecast.predict(1000, rng))[0] > 0.2
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_problems_that_never_came_right_may_never_do(rng, paired):
+    c = np.where(np.arange(40) < 20, rng.binomial(500, 0.5, (2, 40)), 0)
+    forecast = of_matrix(c, 500, paired=paired)[0]
+    assert (forecast.ease is not None) == paired
+    assert forecast.predict(1e7, rng, size=50).mean[0] < 0.65
+    assert forecast.predict_new(1e7, rng).mean[0] < 0.65
+
+
 @pytest.mark.parametrize(("c", "n"), [([0], 1), ([1], 1), ([0], 16), ([16], 16)])
 def test_one_problem_says_little_of_its_kind(rng, c, n):
     law = alone(c, n).population()
@@ -181,10 +190,12 @@ def test_sorted_problems_are_taken_for_more_alike(rng):
 def test_draws_to_success_of_a_law(rng):
     law = PopulationLaw(np.array([[0.0, 0.0, -30.0, -40.0]]), 4)  # Beta(1, 1)
     harmonic = [np.sum(1 / np.arange(1, n + 1)) for n in (1, 3, 5000)]
-    prediction = law.expected_draws([1, 3, 5000], rng, size=1)
-    np.testing.assert_allclose(prediction.mean, harmonic, rtol=1e-5)
-    np.testing.assert_allclose(law.predict([1, 4, 9], rng).draws[0], [0.5, 0.8, 0.9], 1e-5)
-    assert prediction.extrapolated.tolist() == [False, False, True]
+    drawn = law.expected_draws([1, 3, 5000], rng, size=1)
+    np.testing.assert_allclose(drawn.mean, harmonic, rtol=1e-5)
+    covered = law.predict([1, 4, 5], rng)
+    np.testing.assert_allclose(covered.draws[0], [1 / 2, 4 / 5, 5 / 6], 1e-5)
+    for prediction in (drawn, covered):
+        assert prediction.extrapolated.tolist() == [False, False, True]
 
 
 def test_a_law_goes_to_file_and_back(rng):

@@ -212,6 +212,8 @@ def test_arise_runs_stop_between_three_and_ten():
     assert not needs_another_run([1, 0] * 5, [100, 900] * 5)
     with pytest.raises(InputError):
         needs_another_run([1, 0], [100.0])
+    with pytest.raises(InputError, match="token count"):
+        needs_another_run([1, 0, np.nan], [100.0, 100.0, 100.0])
 
 
 def test_area_under_curve_is_the_mean_accuracy_in_log_compute(rng):

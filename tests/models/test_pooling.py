@@ -46,10 +46,14 @@ def test_a_well_measured_cell_keeps_its_own_tail(rng):
 
 
 def test_the_prior_of_a_single_cell_is_its_level_and_scatter(rng):
-    """Against the integral over the level, by hand: a normal and a Student about it."""
+    """Against the integral over the level, by hand: a normal and a Student about it.
+
+    Its own counts weigh in once, as the likelihood, and not as evidence of the level.
+    """
     grid = points(rng, (-4, 1), size=801)
     log_mean = -np.log1p(np.exp(1.0))
-    share = pool([grid], [np.zeros(801)], log_mean, WHOLE)[0]
+    likely = likelihood(grid, -2.8, 0.5)
+    share = pool([grid], [likely], log_mean, WHOLE)[0] / np.exp(likely)
     at = [100, 400, 600]
     level, half = norm(WHOLE.mean, WHOLE.sd), 2.5 * WHOLE.sd
     density = [

@@ -227,7 +227,7 @@ def test_imperfect_verifiers_want_few_draws():
     assert law.value(1, -1.0).value == pytest.approx(one)
     perfect = ResamplingLaw(soundness=1.0)
     assert perfect.value(10_000, -5.0).value == pytest.approx(1)
-    with pytest.raises(InputError, match="add to 1"):
+    with pytest.raises(InputError, match="shares of the kinds"):
         ResamplingLaw(priors=(0.5, 0.4))
 
 

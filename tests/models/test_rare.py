@@ -75,5 +75,10 @@ def test_what_cannot_be_used_is_refused(rng):
         RareSuccess.fit([np.nan], [9], r=3)
     with pytest.raises(InputError, match="k >= 1"):
         RareSuccess.fit([3], [9], r=3).predict([0], rng)
-    with pytest.raises(InputError, match="positive"):
-        successes_needed(0.0)
+    with pytest.raises(FitError, match="2 successes"):
+        RareSuccess.fit([1], [9], r=np.nan)
+    with pytest.raises(InputError, match="at least one problem"):
+        RareSuccess.fit([], [], r=2)
+    for relative_sd in (0.0, np.inf):
+        with pytest.raises(InputError, match="positive"):
+            successes_needed(relative_sd)

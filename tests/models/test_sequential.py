@@ -133,6 +133,18 @@ def test_revisions_that_never_break_only_gain(rng):
         RevisionLaw.fit(np.zeros((3, 4, 2)))
 
 
+def test_one_problem_says_little_of_others(rng):
+    law = RevisionLaw.fit(np.array([[[False, True]]]))
+    low, high = law.predict([2, 10], rng).interval()
+    assert (high - low > 0.5).all()
+    solved = one_problem([(1, 0, 5), (1, 0, 6)])
+    low, high = FinishLaw.fit(solved).predict([1, 2], rng).interval()
+    assert (high - low > 0.5).all()
+    for rounds in (0, np.nan, np.inf):
+        with pytest.raises(InputError, match="rounds"):
+            law.predict([rounds], rng)
+
+
 def one_problem(draws):
     correct, answer, tokens = map(np.array, zip(*draws, strict=True))
     return Recorded(

@@ -119,12 +119,23 @@ def test_when_all_draws_were_cut_the_forecast_is_wide(rng):
     assert (high - low > [0.1, 0.3]).all()
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_one_problem_says_little_of_others(rng, right):
+    law = CapLaw.fit(recorded([[right] * 4], [[5, 6, 7, 8]]), 10)
+    low, high = law.predict([10, 20], rng).interval()
+    assert (high - low > 0.5).all()
+    assert ((high > 0.99) if right else (low < 0.01)).all()
+
+
 def test_bad_caps_are_refused(rng):
     law = CapLaw.fit(recorded([[True]], [[5]]), 10)
     with pytest.raises(InputError, match="at least 1"):
         law.predict([0], rng)
     with pytest.raises(InputError, match="use predict"):
         law.accuracy(11)
+    for cap in (0, np.nan, np.inf):
+        with pytest.raises(InputError, match="a cap >= 1"):
+            CapLaw.fit(recorded([[True]], [[5]]), cap)
     with pytest.raises(InputError, match="under a cap"):
         CapLaw.fit(recorded([[True]], [[50]]), 10)
 

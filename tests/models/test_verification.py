@@ -126,7 +126,17 @@ def test_bad_input_is_refused():
         ceiling(0.5, -1)
     with pytest.raises(InputError, match="sum to"):
         ImperfectTest(completeness=1, soundness=1, success=(1,), shares=(0.5,))
-    with pytest.raises(InputError, match="budget"):
-        GENRM.best_split(0.5, 1.0)
+    for budget in (0.5, np.nan, np.inf):
+        with pytest.raises(InputError, match="budget"):
+            GENRM.best_split(budget, 1.0)
+    with pytest.raises(InputError, match="ROC rises"):
+        best_of_n(0.5, [0, np.nan, 1], [0, 0.5, 1], 2)
+    with pytest.raises(InputError, match="whole"):
+        GENRM.pooled(2.5, 1)
+    for attempts in (-1, 2.5, np.nan):
+        with pytest.raises(InputError, match="whole"):
+            TEST.value(attempts, -1.0)
+    with pytest.raises(InputError, match="finite"):
+        TEST.best_attempts(np.nan)
     with pytest.raises(InputError, match="at least one solution"):
         GENRM.pooled(0, 1)

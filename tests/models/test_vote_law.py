@@ -182,6 +182,11 @@ def test_all_alike_stay_a_little_open(right, rng):
     assert high[0] - low[0] > 0.005
 
 
+def test_one_problem_leaves_its_own_rate_open(rng):
+    low, high = VoteLaw.fit(recorded([[1] * 8])).predict(1, rng).interval(0.9)
+    assert low[0] < 0.01 < 0.03 < high[0]
+
+
 def test_one_problem_is_not_a_population(rng):
     low, high = VoteLaw.fit(recorded([[0, 0, 1, 0]])).predict_new(50, rng).interval(0.9)
     assert high[0] - low[0] > 0.5

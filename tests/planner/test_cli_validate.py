@@ -86,6 +86,32 @@ def test_a_bad_n_train(counts, sizes):
     assert "n" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--json", "counts.csv", "is the data"),
+        ("--html", "counts.csv", "is the data"),
+        ("--json", "out.html", "both the rows and the page"),
+        ("--json", ".", "is a folder"),
+    ],
+)
+def test_a_result_never_replaces_the_data_or_the_other(counts, option, name, message):
+    before = counts.read_text()
+    done = run(counts, "--n-train", "8", option, counts.parent / name)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert counts.read_text() == before
+    assert list(counts.parent.iterdir()) == [counts]
+
+
+def test_one_draw_a_problem_says_how_many_are_needed(tmp_path):
+    path = tmp_path / "single.csv"
+    path.write_text("model,problem_id,n_samples,n_correct\nm,1,1,0\nm,2,1,1\n")
+    done = run(path)
+    assert done.exit_code == 2
+    assert "at least 2 draws of every problem" in done.stderr
+
+
 def test_no_success_at_all_still_reports(tmp_path):
     path = tmp_path / "zeros.csv"
     rows = "".join(f"m,{i},40,0\n" for i in range(5))
