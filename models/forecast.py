@@ -30,7 +30,7 @@ from planner.models.shapes import Shapes, X, binomial
 
 _DRAWS = 400
 _POINTS = 512  # shapes a cell's posterior is made of
-_KEPT = 100  # shapes of a law on disk
+_KEPT = 50  # shapes of a law on disk
 _ROUNDS = 2  # of learning the ease of problems and the shapes from each other
 _NEGLIGIBLE = 1e-4  # of the largest share of a shape
 _MOST_PAIRS = 1500  # distinct (c, n) of a cell; pairing more would take too much memory
