@@ -158,7 +158,7 @@ class Laws(Frozen):
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_atomic(path, self.model_dump_json(indent=1) + "\n")
+        write_atomic(path, self.model_dump_json() + "\n")
 
 
 def load_frozen(kind: type[T], path: Path, when_missing: str) -> T:

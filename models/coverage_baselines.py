@@ -271,10 +271,13 @@ def _scaled_kumaraswamy(observed: Observed, k: Array) -> Array:
     return _scaled(observed, k, _kumaraswamy_density)
 
 
+NLS_POWER_LAW = PublishedLaw(
+    "nls_power_law", "power law, nonlinear least squares", _nls_power_law
+)
 PUBLISHED_LAWS: tuple[PublishedLaw, ...] = (
     PublishedLaw("no_extrapolation", "no extrapolation", _flat),
     PublishedLaw("ls_power_law", "power law, least squares on log(-log)", _ls_power_law),
-    PublishedLaw("nls_power_law", "power law, nonlinear least squares", _nls_power_law),
+    NLS_POWER_LAW,
     PublishedLaw("beta_binomial", "beta-binomial, shapes up to 200", _bounded),
     PublishedLaw("beta_binomial_wide", "beta-binomial, shapes unbounded", _wide),
     PublishedLaw("scaled_beta_binomial", "scaled beta-binomial", _scaled_beta),

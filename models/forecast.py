@@ -3,7 +3,8 @@
 Each cell's success rates follow a shape (`planner.models.shapes`) whose prior the other
 cells of the benchmark inform (`planner.models.pooling`); what other models did on a problem
 says how this one will do (`planner.models.pairing`). A forecast averages over all shapes
-that the counts allow, so that its interval holds both hopeless and merely hard problems.
+that the counts allow, so that its interval holds both hopeless and merely hard problems;
+its centre is then drawn part of the way to the power law (`planner.models.stacking`).
 """
 
 from collections.abc import Iterator
@@ -27,10 +28,11 @@ from planner.models.pairing import (
 from planner.models.pooling import WHOLE, Level, log_prior_alone, pool
 from planner.models.prediction import Array, Prediction
 from planner.models.shapes import Shapes, X, binomial
+from planner.models.stacking import toward_power_law
 
 _DRAWS = 400
 _POINTS = 512  # shapes a cell's posterior is made of
-_KEPT = 50  # shapes of a law on disk
+_KEPT = 100  # shapes of a law on disk
 _ROUNDS = 2  # of learning the ease of problems and the shapes from each other
 _NEGLIGIBLE = 1e-4  # of the largest share of a shape
 _MOST_PAIRS = 1500  # distinct (c, n) of a cell; pairing more would take too much memory
@@ -62,6 +64,7 @@ class CoverageForecast:
             for rates in self._rates(rng, size)
         ]
         draws = rng.permutation(np.array(columns))  # they come sorted by shape
+        draws = toward_power_law(draws, points, self.n_correct, self.n_samples)
         return Prediction(draws, "1", points > self.n_samples.max())
 
     def predict_measured(
@@ -88,6 +91,7 @@ class CoverageForecast:
             1 - none[:, i][index].reshape(c.shape).mean(axis=1) for i in range(len(points))
         ]
         draws = rng.permutation(np.stack(read, axis=1))
+        draws = toward_power_law(draws, points, self.n_correct, self.n_samples)
         return Prediction(draws, "1", points > self.n_samples.max())
 
     def population(self, size: int = _KEPT) -> "PopulationLaw":
