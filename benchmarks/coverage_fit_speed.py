@@ -45,9 +45,8 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10)
     parser.add_argument("--samples", type=int, default=64)
     arguments = parser.parse_args()
-    print(
-        f"{'problems':>9} {'draws':>8} {'fit s':>7} {'CPU s':>7} {'ratio':>6} {'peak MB':>8}"
-    )
+    titles = f"{'problems':>9} {'draws':>8} {'fit s':>7} {'CPU s':>7} {'ratio':>6}"
+    print(f"{titles} {'peak MB':>8}")
     for equal in (True, False):
         before = None
         for share in (8, 4, 2, 1):
