@@ -88,3 +88,22 @@ class CountTable:
         rate = self.n_correct / self.n_samples
         size = np.bincount(self.cell, minlength=self.n_cells)
         return np.asarray(np.bincount(self.cell, rate, self.n_cells) / size)
+
+
+def distinct_counts(n_correct: ArrayLike, n_samples: ArrayLike) -> tuple[Array, IntArray]:
+    """Distinct (c, n), (n_distinct, 2), and which of them each problem shows."""
+    both = np.stack([np.asarray(n_correct), np.asarray(n_samples)], axis=1)
+    distinct, code = np.unique(both, axis=0, return_inverse=True)
+    return distinct.astype(float), np.asarray(code.reshape(-1), dtype=np.int64)
+
+
+def coverage_points(k: ArrayLike) -> Array:
+    """Draws k to forecast coverage at, (n_k,).
+
+    Raises:
+        InputError: One is below 1 or not finite.
+    """
+    points = np.atleast_1d(np.asarray(k, dtype=float))
+    if not (np.isfinite(points) & (points >= 1)).all():
+        raise InputError(f"coverage needs finite k >= 1, got {points.tolist()}")
+    return points

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from planner.models.betabinomial import Counts, IntArray, likelihood, posterior
+from planner.models.counts import coverage_points
 from planner.models.errors import FitError, InputError
 from planner.models.fitting import minimise_many
 from planner.models.prediction import Array, Prediction
@@ -144,9 +145,7 @@ class CoverageLaw:
         Raises:
             InputError: k below 1.
         """
-        points = np.atleast_1d(np.asarray(k, dtype=float))
-        if points.size and points.min() < 1:
-            raise InputError(f"coverage needs k >= 1, got {points.min():g}")
+        points = coverage_points(k)
         a, b = self.shapes(rng, size)
         return Prediction(1 - _all_wrong(a, b, points), "1", points > self.k_max)
 

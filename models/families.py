@@ -19,7 +19,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from planner.models.counts import CountTable, IntArray
+from planner.models.counts import (
+    CountTable,
+    IntArray,
+    coverage_points,
+    distinct_counts,
+)
 from planner.models.coverage import none_correct
 from planner.models.errors import FitError, InputError, NotMeasuredError
 from planner.models.items import Items, fit_items, log_table, shapes
@@ -86,7 +91,7 @@ class FamilyForecast:
         Raises:
             InputError: k below 1.
         """
-        points = _checked(k)
+        points = coverage_points(k)
         draws = np.zeros((size, len(points)))
         for i, p in enumerate(self.rates(rng, size)):
             draws[i] = -np.expm1(np.outer(points, np.log1p(-p))).mean(axis=1)
@@ -103,7 +108,7 @@ class FamilyForecast:
         Raises:
             InputError: k below 1 or above n, or n below the draws made.
         """
-        points = _checked(k)
+        points = coverage_points(k)
         if max(points.max(initial=1), self.n_samples.max()) > n:
             raise InputError(f"k and the draws made must be at most n = {n}")
         draws, total = np.zeros((size, len(points))), np.full(len(self.problems), float(n))
@@ -116,7 +121,7 @@ class FamilyForecast:
     def rates(self, rng: np.random.Generator, size: int) -> Iterator[Array]:
         """Draws of the success rates, one at a time; `size` arrays (n_problems,)."""
         wrong = self.n_samples - self.n_correct
-        distinct, code = _distinct(self.n_correct, self.n_samples)
+        distinct, code = distinct_counts(self.n_correct, self.n_samples)
         up_to = np.triu(np.ones((len(self.nodes), len(self.nodes))))
         sums = self.weights @ up_to  # a cumulative sum, several times faster
         for x in self.parameters.draw(rng, size):
@@ -284,7 +289,7 @@ def _posterior(prior: Mixture, nodes: Array, weights: Array, c: Array, n: Array)
     """One normal, of the posterior's mean and covariance given the model's own counts."""
     drawn = n > 0
     weights = weights[drawn]
-    distinct, code = _distinct(c[drawn], n[drawn])
+    distinct, code = distinct_counts(c[drawn], n[drawn])
     problem = np.arange(len(code))
 
     def log_density(x: Array) -> Array:
@@ -304,12 +309,6 @@ def _likelihood(x: Array, nodes: Array, distinct: Array) -> tuple[Array, Array]:
     table = log_table(x[None], nodes, c, n, np.zeros(len(c), np.int64))
     top = table.max(axis=1)
     return np.maximum(np.exp(table - top[:, None]), 1e-300), top
-
-
-def _distinct(c: Array, n: Array) -> tuple[Array, IntArray]:
-    """Distinct (c, n), shape (n_distinct, 2), and which of them each problem shows."""
-    distinct, code = np.unique(np.stack([c, n], axis=1), axis=0, return_inverse=True)
-    return distinct, code
 
 
 def _covariates(size: ArrayLike, tokens: ArrayLike | None, count: int) -> Array:
@@ -339,10 +338,3 @@ def _numbered(
 
 def _find(labels: tuple[Hashable, ...], label: Hashable) -> int:
     return labels.index(label) if label in labels else _NEW
-
-
-def _checked(k: ArrayLike) -> Array:
-    points = np.atleast_1d(np.asarray(k, dtype=float))
-    if not (np.isfinite(points) & (points >= 1)).all():
-        raise InputError(f"coverage needs finite k >= 1, got {points.tolist()}")
-    return points

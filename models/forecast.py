@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from planner.models.artifact import CoverageFit
-from planner.models.counts import CountTable, IntArray
+from planner.models.counts import (
+    CountTable,
+    IntArray,
+    coverage_points,
+    distinct_counts,
+)
 from planner.models.coverage import none_correct
 from planner.models.errors import InputError
 from planner.models.importance import Points, explore
@@ -58,7 +63,7 @@ class CoverageForecast:
         Raises:
             InputError: k below 1.
         """
-        points = _checked(k)
+        points = coverage_points(k)
         columns = [
             -np.expm1(-np.outer(points, rates)).mean(axis=1)
             for rates in self._rates(rng, size)
@@ -77,7 +82,7 @@ class CoverageForecast:
         Raises:
             InputError: k below 1 or above n, or n below the draws made.
         """
-        points = _checked(k)
+        points = coverage_points(k)
         if points.max(initial=1) > n or self.n_samples.max() > n:
             raise InputError(f"of n = {n} draws k = {points.max():g} cannot be read")
         further = n - self.n_samples
@@ -111,7 +116,7 @@ class CoverageForecast:
 
     def _rates(self, rng: np.random.Generator, size: int) -> Iterator[Array]:
         """Draws of every problem's -log(1 - p), each (n_problems,)."""
-        pairs, index = _pairs(self.n_correct, self.n_samples)
+        pairs, index = distinct_counts(self.n_correct, self.n_samples)
         like = np.concatenate([(pairs[:, 0] == 0)[None], binomial(*pairs.T)])
         grid = np.concatenate([[0.0], X])
         chosen, times = np.unique(_resampled(self.share, size, rng), return_counts=True)
@@ -157,7 +162,7 @@ class PopulationLaw:
         Raises:
             InputError: k below 1.
         """
-        points = _checked(k)
+        points = coverage_points(k)
         unsolved = self._shapes(rng, size).unsolved(points)
         return Prediction(1 - unsolved, "1", points > self.k_max)
 
@@ -169,7 +174,7 @@ class PopulationLaw:
         Raises:
             InputError: n below 1.
         """
-        points = _checked(n)
+        points = coverage_points(n)
         draws = self._shapes(rng, size).draws_to_success(points)
         return Prediction(draws, "1", points > self.k_max)
 
@@ -215,7 +220,7 @@ class _Cell:
     def of(cls, table: CountTable, cell: int, level: Level) -> "_Cell":
         rows = table.rows(cell)
         c, n = table.n_correct[rows], table.n_samples[rows]
-        pairs, index = _pairs(c, n)
+        pairs, index = distinct_counts(c, n)
         like, none = binomial(*pairs.T), (pairs[:, 0] == 0).astype(float)
         weight = np.bincount(index).astype(float)
 
@@ -290,12 +295,6 @@ def _on_common_problems(seen: list[Seen]) -> list[Seen]:
     ]
 
 
-def _pairs(c: IntArray, n: IntArray) -> tuple[Array, IntArray]:
-    """Distinct (c, n), (n_pairs, 2), and which each problem has."""
-    pairs, index = np.unique(np.stack([c, n], axis=1), axis=0, return_inverse=True)
-    return pairs.astype(float), np.asarray(index.reshape(-1), dtype=np.int64)
-
-
 def _resampled(share: Array, size: int, rng: np.random.Generator) -> IntArray:
     """Indices drawn with these shares, by systematic resampling (least noise).
 
@@ -303,10 +302,3 @@ def _resampled(share: Array, size: int, rng: np.random.Generator) -> IntArray:
     """
     at = (rng.permutation(size) + rng.random()) / size
     return np.minimum(np.searchsorted(np.cumsum(share), at), len(share) - 1)
-
-
-def _checked(k: ArrayLike) -> Array:
-    points = np.atleast_1d(np.asarray(k, dtype=float))
-    if points.size and not points.min() >= 1:
-        raise InputError(f"coverage needs k >= 1, got {points.min():g}")
-    return points

@@ -13,8 +13,8 @@ from planner.models.errors import FitError
 from planner.models.importance import shares
 from planner.models.prediction import Array
 
-# Of the power law in the centre of a forecast. A round figure: on three public sets, four
-# of the reference models' and two simulated ones, any weight from 1/4 to 1/2 does alike.
+# Of the power law in the centre of a forecast: a round figure, set on three public sets,
+# the reference models' and two simulated ones. 1/2 did alike where it was tried.
 _WEIGHT = 1 / 3
 _STEEPEST = 1.5  # tilt: standard deviations that a normal's mean moves at most
 _LEAST_DRAWS = 4  # a curve of fewer points does not say how it bends
@@ -25,9 +25,9 @@ def toward_power_law(
 ) -> Array:
     """Draws of coverage whose centre is moved part of the way to the power law's.
 
-    Nothing moves up to the draws made, where problems have
-    unequal numbers of draws (their mean curve is biased when draws were sent where they
-    were needed), or where the power law cannot be fitted.
+    Nothing moves up to the draws made, where problems have unequal numbers of draws (their
+    mean curve is biased when draws were sent where they were needed), or where the power
+    law cannot be fitted.
 
     Args:
         draws: Of the coverage of these problems, (n_draws, n_k).
