@@ -1,4 +1,4 @@
-"""Counts of the smallest reference model on hard countdown problems, for `planner validate`.
+"""Counts of the smallest reference model on countdown problems, for `planner validate`.
 
     python benchmarks/reference_counts.py counts.csv [--draws 10000] [--problems 128]
     planner validate counts.csv --n-train 8,16,32 --redraws 20
